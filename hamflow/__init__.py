@@ -1,0 +1,49 @@
+"""hamflow: Hamiltonian mechanics as generative models, in JAX and Equinox.
+
+`import hamflow as hf`. Import order is reading order: what pushes, what moves, where, how it starts, and the flow.
+"""
+
+from .state import PhaseState as PhaseState
+from .kinetics import (
+    AbstractKinetic as AbstractKinetic,
+    GaussianKinetic as GaussianKinetic,
+    RelativisticKinetic as RelativisticKinetic,
+)
+from .domains import AbstractDomain as AbstractDomain, Box as Box, Euclidean as Euclidean, Torus as Torus
+from .propagators import (
+    AbstractLinearPropagator as AbstractLinearPropagator,
+    AbstractPropagator as AbstractPropagator,
+    AbstractSolvable as AbstractSolvable,
+)
+from .potentials import (
+    AbstractForce as AbstractForce,
+    AbstractPotential as AbstractPotential,
+    GaussianMixturePotential as GaussianMixturePotential,
+    HarmonicPotential as HarmonicPotential,
+    ZeroPotential as ZeroPotential,
+)
+from .system import (
+    AbstractSeparableSystem as AbstractSeparableSystem,
+    AbstractSystem as AbstractSystem,
+    ForcedSystem as ForcedSystem,
+    Hamiltonian as Hamiltonian,
+    NonSeparableHamiltonian as NonSeparableHamiltonian,
+)
+from .priors import NormalPrior as NormalPrior, Prior as Prior, UniformPrior as UniformPrior
+from .couplings import (
+    AbstractAffineCoupling as AbstractAffineCoupling,
+    AbstractCoupling as AbstractCoupling,
+    CondOTCoupling as CondOTCoupling,
+    IndependentCoupling as IndependentCoupling,
+)
+from .noise_scale import AbstractNoiseScale as AbstractNoiseScale
+from .flow import Flow as Flow
+from .recipes import (
+    diffusion as diffusion,
+    flow_matching as flow_matching,
+    oscillation as oscillation,
+    reflection as reflection,
+    whitened_oscillation as whitened_oscillation,
+)
+
+__version__ = "0.1.0"

@@ -1,0 +1,14 @@
+"""The type vocabulary, and the check at the public edge.
+
+jaxtyping's import hook would check every function, but only where a user asks for it. The public edge is checked for
+everybody: `checked` wraps constructors, losses and samplers, costs nothing inside `jit` (it runs at trace time), and
+the error names the argument. The inside is checked in pytest only (`--jaxtyping-packages` in `pyproject.toml`).
+"""
+
+from beartype import beartype
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, Scalar, ScalarLike, jaxtyped
+
+checked = jaxtyped(typechecker=beartype)
+"""Check the annotated arguments of a public function at trace time; an error names the argument and its type."""
+
+__all__ = ["Array", "Float", "Int", "Key", "PRNGKeyArray", "PyTree", "Scalar", "ScalarLike", "checked"]

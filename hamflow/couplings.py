@@ -1,0 +1,133 @@
+"""Couplings: how it starts. The law of the first momentum given the data.
+
+A coupling sees a batch, since some (minibatch optimal transport) need one. Two known ones expressed as one:
+
+- independent: p_0 ~ exp(-K), whatever the data (diffusion, oscillation, reflection, HMC);
+- conditional optimal transport: the velocity that leads to a draw of the prior in a straight line (flow matching).
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.random as jr
+
+from . import _linear as linear
+from ._parameters import cast
+from ._types import Array, Float, PRNGKeyArray
+from .kinetics import GaussianKinetic
+from .priors import NormalPrior, Prior
+from .state import PhaseState
+from .system import AbstractSeparableSystem, AbstractSystem
+
+
+class AbstractCoupling(eqx.Module):
+    """The joint law of data and first momentum.
+
+    To add one, write `sample` and `require_system`. If p_0 = alpha x_0 + beta e with e white and independent of the
+    data, subclass `AbstractAffineCoupling`, and a linear motion becomes a linear flow with all its closed forms.
+    """
+
+    @abc.abstractmethod
+    def sample(
+        self,
+        key: PRNGKeyArray,
+        data: Float[Array, "batch *event"],
+        system: AbstractSystem,
+        prior: Prior,
+        horizon: float | Array,
+    ) -> PhaseState:
+        """First states of a batch: row i has position data[i] and a momentum of the data's dtype."""
+
+    @abc.abstractmethod
+    def require_system(self, system: AbstractSystem) -> None:
+        """Raise a `ValueError` that says what to do if momenta for this system cannot be drawn."""
+
+
+class AbstractAffineCoupling(AbstractCoupling):
+    """p_0 = alpha x_0 + beta e, with e of zero mean and unit covariance, independent of x_0."""
+
+    @abc.abstractmethod
+    def momentum_coefficients(
+        self, system: AbstractSystem, prior: Prior, horizon: float | Array, shape: tuple[int, ...] | None, dtype
+    ) -> tuple[linear.Operator, linear.Operator] | None:
+        """(alpha, beta), or None where this prior or kinetic energy does not give such a form."""
+
+
+class IndependentCoupling(AbstractAffineCoupling):
+    """p_0 ~ exp(-K(p)), independent of the data."""
+
+    def sample(
+        self,
+        key: PRNGKeyArray,
+        data: Float[Array, "batch *event"],
+        system: AbstractSystem,
+        prior: Prior,
+        horizon: float | Array,
+    ) -> PhaseState:
+        kinetic = _separable(system).kinetic
+        momenta = jax.vmap(lambda k: kinetic.sample(k, data.shape[1:]))(jr.split(key, data.shape[0]))
+        return PhaseState(data, momenta.astype(data.dtype))
+
+    def require_system(self, system: AbstractSystem) -> None:
+        _separable(system)
+
+    def momentum_coefficients(
+        self, system: AbstractSystem, prior: Prior, horizon: float | Array, shape: tuple[int, ...] | None, dtype
+    ) -> tuple[linear.Operator, linear.Operator] | None:
+        kinetic = _separable(system).kinetic
+        if not isinstance(kinetic, GaussianKinetic):
+            return None
+        mass = linear.as_operator(kinetic.mass, shape, dtype, "mass")
+        return linear.Scaling(0.0), linear.factor(mass)
+
+
+class CondOTCoupling(AbstractAffineCoupling):
+    """v_0 = (x_T - x_0) / horizon with x_T ~ prior, and p_0 the momentum of that velocity.
+
+    Conditional optimal transport, the coupling of flow matching: without a force the path is the straight line from
+    the datum to a draw of the prior, and the law at the horizon is the prior exactly.
+    """
+
+    def sample(
+        self,
+        key: PRNGKeyArray,
+        data: Float[Array, "batch *event"],
+        system: AbstractSystem,
+        prior: Prior,
+        horizon: float | Array,
+    ) -> PhaseState:
+        kinetic = _separable(system).kinetic
+        last = jax.vmap(lambda k: prior.sample(k, data.shape[1:]))(jr.split(key, data.shape[0]))
+        first_velocity = (last.astype(data.dtype) - data) / cast(horizon, data.dtype)
+        return PhaseState(data, jax.vmap(kinetic.momentum)(first_velocity))
+
+    def require_system(self, system: AbstractSystem) -> None:
+        kinetic = _separable(system).kinetic
+        if not kinetic.reaches_every_velocity:
+            raise ValueError(
+                f"CondOTCoupling needs a momentum for every velocity, which {type(kinetic).__name__} does not have: "
+                "use GaussianKinetic, or IndependentCoupling"
+            )
+
+    def momentum_coefficients(
+        self, system: AbstractSystem, prior: Prior, horizon: float | Array, shape: tuple[int, ...] | None, dtype
+    ) -> tuple[linear.Operator, linear.Operator] | None:
+        kinetic = _separable(system).kinetic
+        if not isinstance(kinetic, GaussianKinetic) or not isinstance(prior, NormalPrior):
+            return None
+        if not (isinstance(prior.mean, float) and prior.mean == 0.0):
+            return None  # x_t has a shift of its own
+        mass = linear.as_operator(kinetic.mass, shape, dtype, "mass")
+        scale = linear.as_operator(prior.scale, shape, dtype, "scale")
+        rate = linear.compose(mass, linear.Scaling(1.0 / cast(horizon, dtype)))
+        return linear.compose(linear.Scaling(-1.0), rate), linear.compose(rate, scale)
+
+
+def _separable(system: AbstractSystem) -> AbstractSeparableSystem:
+    if not isinstance(system, AbstractSeparableSystem):
+        raise ValueError(
+            f"this coupling draws momenta from a kinetic energy, which {type(system).__name__} does not have on its "
+            "own: use a Hamiltonian or a ForcedSystem, or write a coupling for it (subclass AbstractCoupling)"
+        )
+    return system

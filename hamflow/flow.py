@@ -1,0 +1,249 @@
+"""The flow: a system that starts at the data and runs to a simple law. The only place that knows the arrow of time.
+
+**Data at t = 0, prior at t = horizon, everywhere.** Training runs forward: take a datum x_0, draw its first momentum
+p_0 from the coupling, follow the system to a time t, and learn the velocity there from the position alone,
+V*(t, x) = E[v_t | x_t = x]. Generation runs backward: draw x_T from the prior and follow dx/dt = V*(t, x) from the
+horizon down to 0. Since q_t, the law of x_t, satisfies d q_t / dt + div(q_t V*) = 0, the end is distributed as the data
+(Holderrieth, Xu, Jaakkola, "Hamiltonian Score Matching and Generative Flows", NeurIPS 2024).
+
+Nothing else in hamflow asks where time starts. A converter from a library whose noise is at 0 says so in its name.
+
+Known models as one object:
+
+- diffusion: `Flow(Hamiltonian(ZeroPotential(), GaussianKinetic()), IndependentCoupling(), 80.0, NormalPrior(...))`;
+- flow matching: the same system with `CondOTCoupling()` and horizon 1;
+- oscillation: `HarmonicPotential(w)`, independent, horizon a quarter of the period, pi / (2 w);
+- reflection: `ZeroPotential()` in a `Box`.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import _linear as linear
+from ._parameters import as_parameter, is_concrete, require
+from ._types import Array, Float, PRNGKeyArray, ScalarLike, checked
+from .couplings import AbstractAffineCoupling, AbstractCoupling
+from .domains import Euclidean
+from .noise_scale import AbstractNoiseScale, AffineNoiseScale, RatioNoiseScale
+from .priors import Prior
+from .propagators import AbstractLinearPropagator, AbstractPropagator, FreeMotion
+from .state import PhaseState
+from .system import AbstractSystem
+
+
+class Flow(eqx.Module):
+    """A system, how it starts, how long it runs and the law it reaches.
+
+    Args:
+        system: the physics, with a motion in closed form.
+        coupling: the law of the first momentum given the data.
+        horizon: T > 0, in the system's unit of time.
+        prior: the law of x_T that generation starts from; anything with `sample(key, shape)` and `log_prob(x)`.
+        integrator: must be None in this version, which has closed forms only.
+
+    Only types are checked: whether the prior is the law that the system reaches is for a person to know.
+
+    Raises:
+        TypeError: an argument of another kind, by name.
+        ValueError: a horizon that is not positive, a system without a closed form, a coupling that cannot draw
+            momenta for the system.
+    """
+
+    system: AbstractSystem
+    coupling: AbstractCoupling
+    horizon: float | Float[Array, ""]
+    prior: Prior
+    integrator: None
+
+    @checked
+    def __init__(
+        self,
+        system: AbstractSystem,
+        coupling: AbstractCoupling,
+        horizon: float | int | Float[Array, ""],
+        prior: Prior,
+        integrator: Any = None,
+    ):
+        self.system, self.coupling, self.prior = system, coupling, prior
+        self.horizon = as_parameter(horizon, "horizon")
+        require(self.horizon, lambda t: t > 0, f"horizon must be positive, got {self.horizon}")
+        if integrator is not None:
+            raise ValueError(
+                f"integrator must be None, got {integrator!r}: this version of hamflow follows closed forms only"
+            )
+        self.integrator = None
+        if system.propagator() is None:
+            raise ValueError(
+                f"{_describe(system)} has no closed form, and this version of hamflow has no integrators: use a "
+                "potential that is solvable with this kinetic energy and domain (ZeroPotential with any; "
+                "HarmonicPotential with GaussianKinetic in Euclidean), or give yours a closed form "
+                "(inherit from hamflow.AbstractSolvable and return a propagator)"
+            )
+        coupling.require_system(system)
+
+    # -- motion ------------------------------------------------------------------------------------------------------
+
+    @checked
+    def evolve(self, state: PhaseState, t: ScalarLike, t0: ScalarLike = 0.0) -> PhaseState:
+        """The state at `t` of the trajectory that is `state` at `t0`.
+
+        Args:
+            state: one phase state, without a batch axis (`vmap` for more).
+            t: the time asked for, a scalar, before or after `t0`; cast to the position's dtype.
+            t0: the time of `state`.
+
+        Raises:
+            RuntimeError: a position outside the domain (its boundary is inside).
+        """
+        x = state.position
+        if not isinstance(self.system.domain, Euclidean):
+            x = eqx.error_if(
+                x,
+                ~self.system.domain.contains(x),
+                f"the position is outside the {type(self.system.domain).__name__} of this flow (or not a number): "
+                "rescale the data into it, or widen its bounds",
+            )
+        start = PhaseState(x, state.momentum)
+        return self._propagator()(jnp.asarray(t0, x.dtype), jnp.asarray(t, x.dtype), start)
+
+    @checked
+    def trajectory(self, state: PhaseState, ts: Float[Array | np.ndarray, "times"], t0: ScalarLike = 0.0) -> PhaseState:
+        """The states at the times `ts` of the trajectory that is `state` at `t0`.
+
+        Args:
+            state: one phase state.
+            ts: monotone times, of shape `(times,)`.
+            t0: the time of `state`; 0, where the data are, unless said otherwise.
+
+        Returns:
+            One `PhaseState` with a leading time axis.
+
+        Raises:
+            ValueError: times that go back and forth.
+        """
+        ts = jnp.asarray(ts).astype(state.position.dtype)
+        steps = jnp.diff(ts)
+        monotone = jnp.all(steps >= 0) | jnp.all(steps <= 0)
+        message = "ts must be monotone: sort the times"
+        if is_concrete(monotone):
+            require(monotone, lambda m: m, f"{message}, got {ts}" if is_concrete(ts) else message)
+        else:
+            ts = eqx.error_if(ts, ~monotone, message)
+        return jax.vmap(lambda t: self.evolve(state, t, t0))(ts)
+
+    @checked
+    def sample_state(
+        self,
+        key: PRNGKeyArray,
+        data: Float[Array | np.ndarray, "batch *event"],
+        t: Float[Array | np.ndarray, "batch"],
+    ) -> PhaseState:
+        """Draw the first momenta from the coupling and evolve each example to its time.
+
+        Args:
+            key: a jax key.
+            data: floating, of shape `(batch, *event)`; it decides the dtype of the states.
+            t: one time an example, of shape `(batch,)`.
+
+        Returns:
+            A batch of phase states at `t`.
+
+        Raises:
+            TypeError: arguments of another shape or dtype, by name.
+            RuntimeError: a datum outside the domain.
+        """
+        data = jnp.asarray(data)
+        first = self.coupling.sample(key, data, self.system, self.prior, self.horizon)
+        return jax.vmap(self.evolve)(first, jnp.asarray(t).astype(data.dtype))
+
+    def velocity(self, state: PhaseState, t: ScalarLike = 0.0) -> Float[Array, "*event"]:
+        """dx/dt at one state. The time matters only for an energy in which t, x and p mix."""
+        return self.system.velocity(jnp.asarray(t, state.position.dtype), state)
+
+    # -- closed forms ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether x_t = a(t) x_0 + b(t) e with e white and independent of x_0."""
+        return isinstance(self._propagator(), AbstractLinearPropagator) and self._affine(None, float) is not None
+
+    @checked
+    def coefficients(
+        self, t: Float[Array | np.ndarray, "*times"] | ScalarLike, shape: tuple[int, ...] | None = None
+    ) -> tuple[Array, Array, Array, Array]:
+        """(a, b, da/dt, db/dt) of a linear flow: x_t = a x_0 + b e, v_t = a' x_0 + b' e, e of unit variance.
+
+        Args:
+            t: a time; of any shape where the coefficients are numbers, else a scalar.
+            shape: of one position. It is needed only to tell one value a coordinate from a matrix where the
+                position is square itself, `(d, d)`; without it such an array is read as a matrix.
+
+        Returns:
+            Each coefficient as a number, an array of the position's shape, or of `shape + shape`.
+
+        Raises:
+            ValueError: a flow that is not linear.
+        """
+        floating = isinstance(t, jax.Array) and jnp.issubdtype(t.dtype, jnp.floating)
+        time = jnp.asarray(t) if floating else jnp.asarray(t, float)
+        a, b, a_dot, b_dot = self.coefficient_operators(time, shape)
+        return tuple(jnp.asarray(operator.value, time.dtype) for operator in (a, b, a_dot, b_dot))  # pyright: ignore
+
+    def coefficient_operators(self, t: Array, shape: tuple[int, ...] | None) -> tuple[linear.Operator, ...]:
+        """The same as operators that act on positions."""
+        propagator, affine = self._propagator(), self._affine(shape, t.dtype)
+        if not isinstance(propagator, AbstractLinearPropagator) or affine is None:
+            raise ValueError(
+                f"{_describe(self.system)} with {type(self.coupling).__name__} and {type(self.prior).__name__} is not "
+                "a linear flow x_t = a x_0 + b e, so it has no coefficients: use Preconditioned.from_data instead of "
+                "formulas, and sample_state for its law"
+            )
+        alpha, beta = affine
+
+        def a_and_b(time: Array) -> tuple[linear.Operator, linear.Operator]:
+            a_block, b_block, _, _ = propagator.operators(jnp.zeros_like(time), time, shape)
+            a = linear.add(a_block, linear.compose(b_block, alpha))
+            b = linear.compose(b_block, beta)
+            # A constant block (A = 1) must carry a zero derivative of t's shape.
+            return _like(a, time), _like(b, time)
+
+        (a, b), (a_dot, b_dot) = jax.jvp(a_and_b, (t,), (jnp.ones_like(t),))
+        return a, b, a_dot, b_dot
+
+    @property
+    def noise_scale(self) -> AbstractNoiseScale:
+        """log sigma(t) of this flow and its inverse: b / a where it is linear (walls or not), else affine in t / T."""
+        propagator, affine = self._propagator(), self._affine(None, None)
+        if isinstance(propagator, FreeMotion):
+            propagator = propagator.unfolded()
+        if isinstance(propagator, AbstractLinearPropagator) and affine is not None:
+            alpha, beta = affine
+            return RatioNoiseScale(propagator=propagator, alpha=alpha, beta=beta, horizon=self.horizon)
+        return AffineNoiseScale(self.horizon)
+
+    def _propagator(self) -> AbstractPropagator:
+        propagator = self.system.propagator()
+        assert propagator is not None  # refused when the flow was built
+        return propagator
+
+    def _affine(self, shape: tuple[int, ...] | None, dtype) -> tuple[linear.Operator, linear.Operator] | None:
+        if not isinstance(self.coupling, AbstractAffineCoupling):
+            return None
+        return self.coupling.momentum_coefficients(self.system, self.prior, self.horizon, shape, dtype)
+
+
+def _like(operator: linear.Operator, time: Array) -> linear.Operator:
+    """A constant block (A = 1) becomes an array of t's shape and dtype, so that it carries a derivative, zero."""
+    if isinstance(operator, linear.Scaling):
+        return linear.Scaling(operator.value + jnp.zeros_like(time))
+    return operator
+
+
+def _describe(system: AbstractSystem) -> str:
+    parts = (getattr(system, name, None) for name in ("potential", "force", "energy_function", "kinetic", "domain"))
+    names = [getattr(part, "__name__", type(part).__name__) for part in parts if part is not None]
+    return f"{type(system).__name__}({', '.join(names)})"

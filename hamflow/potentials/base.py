@@ -1,0 +1,53 @@
+"""What pushes: a force, and the potential it may come from.
+
+A potential is one method. Three known systems expressed as one:
+
+- free motion, `energy = 0`;
+- an oscillator, `energy = |frequency x|^2 / 2`;
+- Hamiltonian Monte Carlo's, `energy = -log density`.
+
+The type says who conserves energy: a potential does, a bare force need not.
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+
+from .._types import Array, Float, Scalar
+
+
+class AbstractForce(eqx.Module):
+    """A force field F(t, x), dp/dt = F.
+
+    To add a force without an energy, subclass this and write `force`. With an energy, subclass `AbstractPotential`.
+    """
+
+    @abc.abstractmethod
+    def force(self, t: Scalar, position: Float[Array, "*event"]) -> Float[Array, "*event"]:
+        """F(t, x), of the position's shape and dtype."""
+
+
+class AbstractPotential(AbstractForce):
+    """A potential energy U(t, x), whose force is -grad U.
+
+    To add one, subclass this and write `energy`; parameters are fields. If the motion has a closed form, inherit from
+    `AbstractSolvable` too.
+
+    Example:
+        ```python
+        class Quartic(hf.AbstractPotential):
+            strength: float
+
+            def energy(self, t, position):
+                return self.strength * jnp.sum(position**4)
+        ```
+    """
+
+    @abc.abstractmethod
+    def energy(self, t: Scalar, position: Float[Array, "*event"]) -> Scalar:
+        """U(t, x), a scalar in the position's dtype."""
+
+    def force(self, t: Scalar, position: Float[Array, "*event"]) -> Float[Array, "*event"]:
+        """F = -grad U, by automatic differentiation (final: do not override)."""
+        return -jax.grad(self.energy, argnums=1)(t, position)

@@ -1,0 +1,93 @@
+"""Priors: the simple law a flow is meant to reach at its horizon, from which generation starts."""
+
+import math
+from typing import Protocol, runtime_checkable
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+
+from . import _linear as linear
+from ._parameters import as_parameter, cast, require
+from ._types import Array, Float, PRNGKeyArray, Scalar
+from .domains import Box
+
+
+@runtime_checkable
+class Prior(Protocol):
+    """Anything with these two methods can be a prior; a mixture potential is one."""
+
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+        """One example of shape `shape`."""
+        ...
+
+    def log_prob(self, position: Float[Array, "*event"], /) -> Scalar:
+        """The log density at one example, summed over its coordinates, in nats."""
+        ...
+
+
+class NormalPrior(eqx.Module):
+    """N(mean, scale scale^T).
+
+    Args:
+        mean: a number or an array of the position's shape.
+        scale: a positive number, a positive array of the position's shape (one standard deviation a coordinate), or
+            an invertible matrix S of `shape + shape`, x = mean + S e with e white.
+
+    Raises:
+        ValueError: a number or a diagonal scale that is not positive.
+    """
+
+    mean: float | Float[Array, "..."]
+    scale: float | Float[Array, "..."]
+
+    def __init__(self, mean: float | Array = 0.0, scale: float | Array = 1.0):
+        self.mean = as_parameter(mean, "mean")
+        self.scale = as_parameter(scale, "scale")
+        if not linear.is_square(jnp.shape(self.scale)):
+            require(self.scale, lambda s: jnp.asarray(s) > 0, f"scale must be positive, got {self.scale}")
+
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+        """One example of shape `shape`, in jax's default float."""
+        noise = jr.normal(key, shape)
+        scale = linear.as_operator(self.scale, noise.shape, noise.dtype, "scale")
+        return cast(self.mean, noise.dtype) + linear.apply(scale, noise)
+
+    def log_prob(self, position: Float[Array, "*event"]) -> Scalar:
+        """log N(x; mean, scale scale^T), in nats."""
+        scale = linear.as_operator(self.scale, position.shape, position.dtype, "scale")
+        white = linear.apply(linear.inverse(scale), position - cast(self.mean, position.dtype))
+        log_det = linear.log_abs_det(scale, position.size)
+        return -0.5 * jnp.sum(white**2) - log_det - 0.5 * position.size * math.log(2.0 * math.pi)
+
+
+class UniformPrior(eqx.Module):
+    """The uniform law on the box lower <= x <= upper.
+
+    Args:
+        lower: a number or an array of the position's shape.
+        upper: likewise, above `lower` in every coordinate.
+
+    Raises:
+        ValueError: a lower end that is not below the upper one.
+    """
+
+    lower: float | Float[Array, "..."]
+    upper: float | Float[Array, "..."]
+
+    def __init__(self, lower: float | Array = -1.0, upper: float | Array = 1.0):
+        box = Box(lower, upper)  # the same checks
+        self.lower, self.upper = box.lower, box.upper
+
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+        """One example of shape `shape`, in jax's default float."""
+        u = jr.uniform(key, shape)
+        lower, upper = cast(self.lower, u.dtype), cast(self.upper, u.dtype)
+        return jnp.minimum(lower + (upper - lower) * u, jnp.broadcast_to(jnp.asarray(upper, u.dtype), shape))
+
+    def log_prob(self, position: Float[Array, "*event"]) -> Scalar:
+        """-log volume inside, minus infinity outside."""
+        lower, upper = cast(self.lower, position.dtype), cast(self.upper, position.dtype)
+        length = jnp.broadcast_to(jnp.asarray(upper - lower, position.dtype), position.shape)
+        inside = Box(self.lower, self.upper).contains(position)
+        return jnp.where(inside, -jnp.sum(jnp.log(length)), -jnp.inf)

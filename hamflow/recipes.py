@@ -1,0 +1,103 @@
+"""The named models, each one object apart."""
+
+import math
+
+import jax.numpy as jnp
+
+from . import _linear as linear
+from ._parameters import as_parameter, require
+from ._types import Array, Float, checked
+from .couplings import CondOTCoupling, IndependentCoupling
+from .domains import Box
+from .flow import Flow
+from .kinetics import GaussianKinetic
+from .potentials import HarmonicPotential, ZeroPotential
+from .priors import NormalPrior, UniformPrior
+from .system import Hamiltonian
+
+
+def diffusion(horizon: float = 80.0, data_std: float = 0.5, data_mean: float | Array = 0.0) -> Flow:
+    """Diffusion: no force, independent momenta, x_t = x_0 + t p_0; sigma = t, EDM's variance-exploding form.
+
+    Args:
+        horizon: T.
+        data_std: standard deviation of the data. The prior is N(data_mean, (T^2 + data_std^2) I), the law at T for
+            Gaussian data and close to it for others; never exact.
+        data_mean: mean of the data, a number or an array of one example's shape: the law at T is centred there.
+    """
+    horizon, data_std = _positive(horizon, "horizon"), _positive(data_std, "data_std")
+    prior = NormalPrior(data_mean, math.sqrt(horizon**2 + data_std**2))
+    return Flow(Hamiltonian(ZeroPotential(), GaussianKinetic()), IndependentCoupling(), horizon, prior)
+
+
+def flow_matching() -> Flow:
+    """CondOT flow matching: no force, p_0 = e - x_0, x_t = (1 - t) x_0 + t e, T = 1; exactly N(0, I) at T."""
+    return Flow(Hamiltonian(ZeroPotential(), GaussianKinetic()), CondOTCoupling(), 1.0, NormalPrior())
+
+
+def oscillation(frequency: float = 1.0) -> Flow:
+    """Oscillation: x_t = cos(wt) x_0 + sin(wt)/w p_0, T = pi / (2 w); exactly N(0, I / w^2) at T.
+
+    Args:
+        frequency: w, one number for all coordinates: modes of different frequencies arrive at different times. For
+            coordinates of different scales use `whitened_oscillation`. w = 1 / data_std needs no preconditioning.
+    """
+    w = _positive(frequency, "frequency")
+    system = Hamiltonian(HarmonicPotential(w), GaussianKinetic())
+    return Flow(system, IndependentCoupling(), math.pi / (2.0 * w), NormalPrior(0.0, 1.0 / w))
+
+
+def reflection(lower: float | Array = -1.0, upper: float | Array = 1.0, horizon: float = 3.0) -> Flow:
+    """Reflection: free motion in a box with walls; about uniform at T.
+
+    Args:
+        lower: the lower walls, a number or an array of one example's shape. Data must lie inside.
+        upper: the upper walls.
+        horizon: T. Fourier mode n of the law has decayed by exp(-(n pi T / L)^2 / 2), L = upper - lower, so T = 1.5 L
+            leaves 1.5e-5 of the first.
+    """
+    system = Hamiltonian(ZeroPotential(), GaussianKinetic(), Box(lower, upper))
+    return Flow(system, IndependentCoupling(), _positive(horizon, "horizon"), UniformPrior(lower, upper))
+
+
+@checked
+def whitened_oscillation(covariance: Float[Array, "..."] | float) -> Flow:
+    """Oscillation in the metric of the data: every mode has the same period, and Cov x_t is the data's at every t.
+
+    Mass matrix C^-1 and U = x^T C^-1 x / 2, so x'' = -x with v_0 ~ N(0, C); T = pi / 2 and x_T ~ N(0, C) exactly.
+    (Derived for hamflow; not in the paper.)
+
+    Args:
+        covariance: C of the data: a number, an array of one example's shape (variances), or of `shape + shape`, a
+            symmetric positive definite matrix.
+
+    Raises:
+        ValueError: a covariance that is not symmetric positive definite.
+    """
+    covariance = as_parameter(covariance, "covariance")
+    operator = linear.as_operator(covariance, None, getattr(covariance, "dtype", float), "covariance")
+    if isinstance(operator, linear.Dense):
+        require(
+            operator.matrix, lambda m: jnp.abs(m - m.T) <= 1e-4 * jnp.max(jnp.abs(m)), "covariance is not symmetric"
+        )
+        message = (
+            "covariance is not positive definite: drop constant coordinates, or add a small multiple of the identity"
+        )
+        require(operator.matrix, lambda m: jnp.linalg.eigvalsh(m) > 0, message)
+    else:
+        require(covariance, lambda c: jnp.asarray(c) > 0, f"covariance must be positive, got {covariance}")
+    lower = linear.factor(operator)  # C = L L^T, so the frequency L^-1 has O^T O = C^-1
+    precision = linear.inverse(operator)
+    if isinstance(precision, linear.Dense):
+        precision = linear.Dense((precision.matrix + precision.matrix.T) / 2.0, precision.shape)
+    system = Hamiltonian(HarmonicPotential(linear.inverse(lower).value), GaussianKinetic(precision.value))
+    return Flow(system, IndependentCoupling(), math.pi / 2.0, NormalPrior(0.0, lower.value))
+
+
+def _positive(value, name: str) -> float:
+    if jnp.shape(value) != ():
+        raise ValueError(f"{name} must be one number, got an array of shape {jnp.shape(value)}")
+    number = float(value)
+    if not number > 0 or not math.isfinite(number):
+        raise ValueError(f"{name} must be positive and finite, got {number}")
+    return number

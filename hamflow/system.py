@@ -1,0 +1,208 @@
+"""Systems: what pushes, what moves and where, put together.
+
+A system knows the physics; everything else asks it. Splitting integrators need `kick` and `drift` alone, so a system
+is separable if it has them, and the type says which. Three systems expressed as one:
+
+- `Hamiltonian(potential, kinetic, domain)`: separable, and has an energy;
+- `ForcedSystem(force, kinetic, domain)`: separable, and has none (friction, a learned force that is no gradient);
+- `NonSeparableHamiltonian(energy, domain)`: has an energy in which position and momentum mix (a magnetic field).
+"""
+
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+
+from ._types import Array, Float, Scalar
+from .domains import AbstractDomain, Euclidean
+from .kinetics import AbstractKinetic
+from .potentials.base import AbstractForce, AbstractPotential
+from .propagators import AbstractPropagator, AbstractSolvable
+from .state import PhaseState
+
+
+class AbstractSystem(eqx.Module):
+    """Anything with a vector field on phase space and a domain for its positions."""
+
+    domain: eqx.AbstractVar[AbstractDomain]
+
+    @abc.abstractmethod
+    def vector_field(self, t: Scalar, state: PhaseState) -> PhaseState:
+        """(dx/dt, dp/dt) at one state."""
+
+    @abc.abstractmethod
+    def velocity(self, t: Scalar, state: PhaseState) -> Float[Array, "*event"]:
+        """dx/dt at one state."""
+
+    @abc.abstractmethod
+    def propagator(self) -> AbstractPropagator | None:
+        """The motion in closed form, or None."""
+
+
+class AbstractSeparableSystem(AbstractSystem):
+    """A system whose kick (momentum alone) and drift (position alone) can each be followed exactly."""
+
+    kinetic: eqx.AbstractVar[AbstractKinetic]
+
+    @abc.abstractmethod
+    def kick(self, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
+        """Push for a time h: p + h F(t, x), the position held."""
+
+    @abc.abstractmethod
+    def drift(self, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
+        """Move for a time h: x + h v, folded by the domain, the momentum held but for the folds."""
+
+
+class Hamiltonian(AbstractSeparableSystem):
+    """H(t, x, p) = U(t, x) + K(p) in a domain.
+
+    Args:
+        potential: U.
+        kinetic: K.
+        domain: where positions live.
+
+    Raises:
+        TypeError: an argument of another kind (a bare force belongs into a `ForcedSystem`).
+        ValueError: a domain with walls and a kinetic energy that is not even in each momentum.
+    """
+
+    potential: AbstractPotential
+    kinetic: AbstractKinetic
+    domain: AbstractDomain
+
+    def __init__(self, potential: AbstractPotential, kinetic: AbstractKinetic, domain: AbstractDomain = Euclidean()):  # noqa: B008
+        if isinstance(potential, AbstractForce) and not isinstance(potential, AbstractPotential):
+            raise TypeError(
+                f"potential is the force {type(potential).__name__}, which has no energy: "
+                "use hamflow.ForcedSystem(force, kinetic, domain)"
+            )
+        _require_type(potential, AbstractPotential, "potential")
+        _require_fit(kinetic, domain)
+        self.potential, self.kinetic, self.domain = potential, kinetic, domain
+
+    def energy(self, t: Scalar, state: PhaseState) -> Scalar:
+        """H = U + K, a scalar."""
+        return self.potential.energy(t, state.position) + self.kinetic.energy(state.momentum)
+
+    def vector_field(self, t: Scalar, state: PhaseState) -> PhaseState:
+        return PhaseState(self.kinetic.velocity(state.momentum), self.potential.force(t, state.position))
+
+    def velocity(self, t: Scalar, state: PhaseState) -> Float[Array, "*event"]:
+        return self.kinetic.velocity(state.momentum)
+
+    def kick(self, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
+        return _kick(self.potential, t, state, h)
+
+    def drift(self, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
+        return _drift(self.kinetic, self.domain, state, h)
+
+    def propagator(self) -> AbstractPropagator | None:
+        return _propagator(self.potential, self.kinetic, self.domain)
+
+
+class ForcedSystem(AbstractSeparableSystem):
+    """dx/dt = grad K(p), dp/dt = F(t, x): a force that need not be a gradient, and so no energy.
+
+    Args:
+        force: F.
+        kinetic: K.
+        domain: where positions live.
+
+    Raises:
+        TypeError: an argument of another kind.
+        ValueError: a domain with walls and a kinetic energy that is not even in each momentum.
+    """
+
+    force: AbstractForce
+    kinetic: AbstractKinetic
+    domain: AbstractDomain
+
+    def __init__(self, force: AbstractForce, kinetic: AbstractKinetic, domain: AbstractDomain = Euclidean()):  # noqa: B008
+        _require_type(force, AbstractForce, "force")
+        _require_fit(kinetic, domain)
+        self.force, self.kinetic, self.domain = force, kinetic, domain
+
+    def vector_field(self, t: Scalar, state: PhaseState) -> PhaseState:
+        return PhaseState(self.kinetic.velocity(state.momentum), self.force.force(t, state.position))
+
+    def velocity(self, t: Scalar, state: PhaseState) -> Float[Array, "*event"]:
+        return self.kinetic.velocity(state.momentum)
+
+    def kick(self, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
+        return _kick(self.force, t, state, h)
+
+    def drift(self, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
+        return _drift(self.kinetic, self.domain, state, h)
+
+    def propagator(self) -> AbstractPropagator | None:
+        return _propagator(self.force, self.kinetic, self.domain)
+
+
+class NonSeparableHamiltonian(AbstractSystem):
+    """A Hamiltonian in which position and momentum mix: a magnetic field, a position-dependent mass.
+
+    Args:
+        energy: H(t, position, momentum), a scalar; any callable, a Module if it has parameters.
+        domain: where positions live.
+
+    Raises:
+        TypeError: an energy that cannot be called, a domain of another kind.
+        ValueError: a domain with walls: a fold of the momentum alone does not keep such an energy.
+    """
+
+    energy_function: Callable[[Scalar, Array, Array], Scalar]
+    domain: AbstractDomain
+
+    def __init__(self, energy: Callable[[Scalar, Array, Array], Scalar], domain: AbstractDomain = Euclidean()):  # noqa: B008
+        if not callable(energy):
+            raise TypeError(f"energy must be callable as energy(t, position, momentum), got {energy!r}")
+        _require_type(domain, AbstractDomain, "domain")
+        if domain.flips_momentum:
+            raise ValueError(
+                f"{type(domain).__name__} turns momenta round at its walls, which a non-separable energy does not "
+                "survive in general: use Euclidean or Torus, or a separable Hamiltonian"
+            )
+        self.energy_function, self.domain = energy, domain
+
+    def energy(self, t: Scalar, state: PhaseState) -> Scalar:
+        """H(t, x, p), a scalar."""
+        return self.energy_function(t, state.position, state.momentum)
+
+    def vector_field(self, t: Scalar, state: PhaseState) -> PhaseState:
+        along_x, along_p = jax.grad(self.energy_function, argnums=(1, 2))(t, state.position, state.momentum)
+        return PhaseState(along_p, -along_x)
+
+    def velocity(self, t: Scalar, state: PhaseState) -> Float[Array, "*event"]:
+        return self.vector_field(t, state).position
+
+    def propagator(self) -> AbstractPropagator | None:
+        return None
+
+
+def _kick(force: AbstractForce, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
+    return PhaseState(state.position, state.momentum + h * force.force(t, state.position))
+
+
+def _drift(kinetic: AbstractKinetic, domain: AbstractDomain, state: PhaseState, h: Scalar) -> PhaseState:
+    return PhaseState(*domain.step(state.position, state.momentum, h * kinetic.velocity(state.momentum)))
+
+
+def _propagator(force: AbstractForce, kinetic: AbstractKinetic, domain: AbstractDomain) -> AbstractPropagator | None:
+    return force.propagator(kinetic, domain) if isinstance(force, AbstractSolvable) else None
+
+
+def _require_type(value, kind: type, name: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a hamflow.{kind.__name__}, got {type(value).__name__}")
+
+
+def _require_fit(kinetic: AbstractKinetic, domain: AbstractDomain) -> None:
+    _require_type(kinetic, AbstractKinetic, "kinetic")
+    _require_type(domain, AbstractDomain, "domain")
+    if domain.flips_momentum and not kinetic.is_even_in_each():
+        raise ValueError(
+            f"{type(domain).__name__} turns single momenta round at its walls, which needs a kinetic energy that is "
+            f"even in each of them; this {type(kinetic).__name__} mixes them (a dense mass): use a number or a "
+            "diagonal mass, or Euclidean or Torus"
+        )

@@ -45,5 +45,14 @@ from .recipes import (
     reflection as reflection,
     whitened_oscillation as whitened_oscillation,
 )
+from .predictors import MixtureVelocity as MixtureVelocity, Preconditioned as Preconditioned
+from .objectives import (
+    AbstractTimeLaw as AbstractTimeLaw,
+    LogitNormalTime as LogitNormalTime,
+    LogNormalNoise as LogNormalNoise,
+    UniformTime as UniformTime,
+    velocity_matching_loss as velocity_matching_loss,
+)
+from .sampling import generate as generate, rho_grid as rho_grid
 
 __version__ = "0.1.0"

@@ -54,7 +54,7 @@ class GaussianMixturePotential(AbstractPotential):
         """log(weights_k N(x; means_k, stds_k^2)) of every component."""
         if position.shape != self.means.shape[1:]:
             raise ValueError(f"position has shape {position.shape}, the mixture lives on {self.means.shape[1:]}")
-        means, stds = cast(self.means, position.dtype), self._stds(position.dtype)
+        means, stds = cast(self.means, position.dtype), self.stds_of(position.dtype)
         axes = tuple(range(1, means.ndim))
         z = (position[None] - means) / stds
         log_weights = jnp.log(cast(self.weights, position.dtype))
@@ -69,9 +69,10 @@ class GaussianMixturePotential(AbstractPotential):
         key_component, key_noise = jr.split(key)
         k = jr.categorical(key_component, jnp.log(self.weights))
         noise = jr.normal(key_noise, shape, self.means.dtype)
-        return self.means[k] + self._stds(self.means.dtype)[k] * noise
+        return self.means[k] + self.stds_of(self.means.dtype)[k] * noise
 
-    def _stds(self, dtype) -> Array:
+    def stds_of(self, dtype) -> Array:
+        """The standard deviations in `dtype`, broadcast to `(k, *event)`."""
         stds = cast(self.stds, dtype)
         if stds.shape != self.means.shape:
             stds = jnp.broadcast_to(stds.reshape(stds.shape + (1,) * (self.means.ndim - 1)), self.means.shape)

@@ -1,0 +1,76 @@
+"""Laws of the training time, on (0, horizon]."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+
+from .._parameters import as_parameter, require
+from .._types import Array, Float, PRNGKeyArray
+from ..flow import Flow
+
+
+class AbstractTimeLaw(eqx.Module):
+    """A law of the time at which training looks at a flow. To add one, write `sample`."""
+
+    @abc.abstractmethod
+    def sample(self, key: PRNGKeyArray, flow: Flow, shape: tuple[int, ...], dtype=None) -> Float[Array, "..."]:
+        """Times in (0, flow.horizon], independent, of this shape and dtype (jax's default float if None)."""
+
+
+class LogNormalNoise(AbstractTimeLaw):
+    """ln sigma ~ N(mean, std^2) in the flow's own noise scale: EDM's training law (Karras et al. 2022, table 1).
+
+    Args:
+        mean: of ln sigma.
+        std: of ln sigma, positive.
+
+    The defaults suit data of a standard deviation about one half; add ln(data_std / .5) to the mean for others.
+    """
+
+    mean: float | Float[Array, ""]
+    std: float | Float[Array, ""]
+
+    def __init__(self, mean: float = -1.2, std: float = 1.2):
+        self.mean, self.std = as_parameter(mean, "mean"), as_parameter(std, "std")
+        require(self.std, lambda s: s > 0, f"std must be positive, got {self.std}")
+
+    def sample(self, key: PRNGKeyArray, flow: Flow, shape: tuple[int, ...], dtype=None) -> Float[Array, "..."]:
+        log_sigma = self.mean + self.std * jr.normal(key, shape, dtype or float)
+        return _into_open(flow.noise_scale.time(log_sigma), flow)
+
+
+class UniformTime(AbstractTimeLaw):
+    """t uniform on (0, horizon]."""
+
+    def sample(self, key: PRNGKeyArray, flow: Flow, shape: tuple[int, ...], dtype=None) -> Float[Array, "..."]:
+        u = jr.uniform(key, shape, dtype or float)
+        return _into_open(jnp.asarray(flow.horizon, u.dtype) * (1.0 - u), flow)
+
+
+class LogitNormalTime(AbstractTimeLaw):
+    """logit(t / horizon) ~ N(mean, std^2): most weight on the middle (Esser et al. 2024, for flow matching).
+
+    Args:
+        mean: of the logit; negative leans towards the data.
+        std: of the logit, positive.
+    """
+
+    mean: float | Float[Array, ""]
+    std: float | Float[Array, ""]
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0):
+        self.mean, self.std = as_parameter(mean, "mean"), as_parameter(std, "std")
+        require(self.std, lambda s: s > 0, f"std must be positive, got {self.std}")
+
+    def sample(self, key: PRNGKeyArray, flow: Flow, shape: tuple[int, ...], dtype=None) -> Float[Array, "..."]:
+        logit = self.mean + self.std * jr.normal(key, shape, dtype or float)
+        return _into_open(jnp.asarray(flow.horizon, logit.dtype) * jax.nn.sigmoid(logit), flow)
+
+
+def _into_open(t: Array, flow: Flow) -> Array:
+    """Clip to (0, horizon]: rounding and an infinite logarithm must not give t = 0, where some scores are singular."""
+    horizon = jnp.asarray(flow.horizon, t.dtype)
+    return jnp.clip(t, horizon * float(jnp.finfo(t.dtype).eps), horizon)

@@ -1,0 +1,43 @@
+"""Time grids of sampling, from the horizon down to 0."""
+
+import math
+
+import jax.numpy as jnp
+
+from .._types import Array, Float, checked
+from ..flow import Flow
+
+
+@checked
+def rho_grid(
+    flow: Flow, num_steps: int, *, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+) -> Float[Array, "times"]:
+    """The horizon, then times rho-spaced in the flow's sigma, then 0 (Karras et al. 2022, eq. 5).
+
+    sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho for i = 0 .. n-1, the time of
+    sigma_0 replaced by the horizon itself, which an oscillation reaches at infinite sigma.
+
+    Args:
+        flow: gives sigma(t).
+        num_steps: n, at least 1.
+        sigma_min: the last sigma before 0.
+        sigma_max: the first sigma; the flow's sigma at its horizon where that is smaller.
+        rho: larger puts more steps near the data.
+
+    Returns:
+        `num_steps + 1` decreasing times, in jax's default float.
+
+    Raises:
+        ValueError: fewer than one step, a sigma or rho that is not positive, sigma_min not below sigma_max.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+    if not (0 < sigma_min < sigma_max and rho > 0):
+        raise ValueError(f"need 0 < sigma_min < sigma_max and rho > 0, got {sigma_min}, {sigma_max} and {rho}")
+    horizon = jnp.asarray(flow.horizon, float)
+    last = jnp.minimum(flow.noise_scale.log_sigma(horizon), math.log(sigma_max))
+    first = jnp.exp(last / rho)
+    ramp = jnp.linspace(0.0, 1.0, max(num_steps, 2))[1:num_steps]
+    sigma = (first + ramp * (sigma_min ** (1.0 / rho) - first)) ** rho
+    inner = flow.noise_scale.time(jnp.log(sigma))
+    return jnp.concatenate([horizon[None], inner, jnp.zeros((1,))])

@@ -175,7 +175,7 @@ class Preconditioned(eqx.Module):
         return linear.apply(linear.inverse(self.scalings(t, error).c_out), error)
 
     def trainable(self) -> PyTree:
-        """What an optimiser should train, as a tree of booleans: the network's floating arrays (and the flow's if asked)."""
+        """A tree of booleans, true for what an optimiser should train: the network, and the flow if asked."""
         spec = jax.tree.map(lambda _: False, self)
         spec = eqx.tree_at(lambda p: p.network, spec, jax.tree.map(eqx.is_inexact_array, self.network))
         if self.train_flow:

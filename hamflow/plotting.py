@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes

@@ -1,0 +1,143 @@
+"""Pictures in one array: a `.npy`, which stays on disk, or a `.npz`, which may bring labels."""
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from PIL import Image
+
+from hamflow.data.images import AbstractImages, check_resolution, short_name
+from hamflow.data.pictures import picture_array, rgb_picture, square_picture
+
+_IMAGE_KEYS = ("images", "image", "x", "arr_0")
+_LABEL_KEYS = ("labels", "label")
+_CHANNELS = (1, 3, 4)  # grey, red green blue, and with alpha
+
+
+@final
+class ArrayImages(AbstractImages):
+    """The pictures of a uint8 array in a `.npy` or `.npz` file.
+
+    The array is (n, height, width), (n, height, width, c) or (n, c, height, width) with c = 1, 3 or 4: grey, colour,
+    colour and alpha. The channels are the last axis or the second, whichever has such a length; if both have, the file
+    is refused. A `.npy` is memory-mapped, so it may be larger than memory. A `.npz` is read whole: its pictures are
+    named images, image, x or arr_0, its labels, integers (n,), labels or label. Pickled arrays are refused. Other
+    arguments and all errors as in `open_images`; there is nothing that `skip_corrupt` could leave out of an array.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], resolution: int | None = None, *, labels: bool = False):
+        check_resolution(resolution)
+        self.path = Path(path).absolute()
+        self.name = short_name(self.path.stem)
+        self.skipped = {}
+        self._pixels, found_labels = _load(self.path)
+        self._channel_axis = _channel_axis(self._pixels, self.path)
+        if labels:
+            self.labels = _checked_labels(found_labels, len(self._pixels), self.path)
+        else:
+            self.labels = None
+        sides = [size for axis, size in enumerate(self._pixels.shape) if axis not in (0, self._channel_axis)]
+        if resolution is None and sides[0] != sides[1]:
+            raise ValueError(
+                f"{self.path}: the pictures are {sides[1]} wide and {sides[0]} high. "
+                f"Pass resolution=, for instance {min(sides)}, to cut out the square in the centre."
+            )
+        self.resolution = sides[0] if resolution is None else resolution
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def read(self, index: int) -> np.ndarray:
+        """Return picture `index` as uint8 (3, resolution, resolution)."""
+        pixels = np.asarray(self._pixels[index])
+        if self._channel_axis is not None:
+            pixels = pixels.transpose(1, 2, 0) if self._channel_axis == 1 else pixels
+            pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+        image = rgb_picture(Image.fromarray(np.ascontiguousarray(pixels)))
+        return picture_array(square_picture(image, self.resolution))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = vars(self).copy()
+        del state["_pixels"]  # a worker maps the file itself
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._pixels, _ = _load(self.path)
+
+
+def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    with open(path, "rb") as file:
+        magic = file.read(6)
+    if magic == b"\x93NUMPY":
+        return _guarded(lambda: np.load(path, mmap_mode="r", allow_pickle=False), path), None
+    if not magic.startswith(b"PK"):
+        raise ValueError(
+            f"{path} is not a .npy or .npz file of numpy. If it is a pickle, it is not read: "
+            "a pickle can run any code. Save the array again with numpy.save."
+        )
+    with open(path, "rb") as file, _guarded(lambda: np.load(file, allow_pickle=False), path) as archive:
+        image_key = [key for key in _IMAGE_KEYS if key in archive.files]
+        label_key = [key for key in _LABEL_KEYS if key in archive.files]
+        if len(image_key) != 1 or len(label_key) > 1:
+            raise ValueError(
+                f"{path} holds {', '.join(archive.files) or 'nothing'}: exactly one of {', '.join(_IMAGE_KEYS)} "
+                f"is read as the pictures, at most one of {', '.join(_LABEL_KEYS)} as their labels."
+            )
+        pixels = _guarded(lambda: archive[image_key[0]], path)
+        labels = _guarded(lambda: archive[label_key[0]], path) if label_key else None
+    return pixels, labels
+
+
+def _guarded(load: Any, path: Path) -> Any:
+    try:
+        return load()
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        # A file without the array's bytes, a damaged archive, or an array of Python objects.
+        raise ValueError(
+            f"{path} cannot be read ({error}). It was cut short, or it holds Python objects, which are pickles and "
+            "are not read: save a uint8 array again with numpy.save or numpy.savez."
+        ) from error
+
+
+def _channel_axis(pixels: Any, path: Path) -> int | None:
+    shape, dtype = getattr(pixels, "shape", ()), getattr(pixels, "dtype", None)
+    if dtype != np.uint8:
+        raise ValueError(
+            f"{path}: the pictures have dtype {dtype}; uint8 from 0 to 255 is read. "
+            "Floats in [0, 1] become it by (255 * x).round().astype('uint8')."
+        )
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise ValueError(
+            f"{path}: the pictures have shape {shape}; "
+            "(n, height, width), (n, height, width, c) or (n, c, height, width) is read, none of them 0."
+        )
+    if len(shape) == 3:
+        return None
+    axes = [axis for axis in (1, 3) if shape[axis] in _CHANNELS]
+    if len(axes) != 1:
+        raise ValueError(
+            f"{path}: the pictures have shape {shape}, so the channels (1, 3 or 4 of them) could be "
+            f"{'the second axis or the last' if axes else 'no axis'}. Save the array again as (n, height, width, c)"
+            f"{', with larger pictures' if axes else ''}."
+        )
+    return axes[0]
+
+
+def _checked_labels(labels: Any, num_images: int, path: Path) -> np.ndarray:
+    if labels is None:
+        raise ValueError(
+            f"{path} has no labels. Pass labels=False, or save them beside the pictures: "
+            "numpy.savez(path, images=images, labels=labels)."
+        )
+    shape = getattr(labels, "shape", None)
+    if shape != (num_images,):
+        raise ValueError(f"{path}: labels of shape {shape} for {num_images} pictures; ({num_images},) is read.")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{path}: the labels have dtype {labels.dtype}; whole numbers 0, 1, 2, ... are read.")
+    wrong = np.flatnonzero((labels < 0) | (labels.astype(np.uint64) >= 2**31))
+    if wrong.size:
+        raise ValueError(f"{path}: label {wrong[0]} is {labels[wrong[0]]}; labels are 0, 1, 2, ...")
+    return labels.astype(np.int32)

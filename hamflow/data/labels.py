@@ -1,0 +1,63 @@
+"""Class labels as EDM stores them: `dataset.json` with `{"labels": [["00000/img00000000.png", 3], ...]}`."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+LABEL_FILE = "dataset.json"
+
+
+def parse_labels(text: bytes | None, names: Sequence[str], where: str) -> np.ndarray:
+    """Return the labels of the pictures `names`, int32 (len(names),), from the contents of a `dataset.json`.
+
+    `text` is None where there is no such file. Keys other than "labels" are left alone. Raises `ValueError`, beginning
+    with `where`, if there are no labels, if pictures and labels do not match one to one, or if a label is not a whole
+    number from 0 on.
+    """
+    if text is None:
+        raise ValueError(f"{where} has no labels: there is no {LABEL_FILE} at its top. {_REMEDY}")
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: {LABEL_FILE} is not valid JSON ({error}).") from error
+    entries = content.get("labels") if isinstance(content, dict) else None
+    if entries is None:
+        raise ValueError(f'{where} has no labels: {LABEL_FILE} has no list "labels". {_REMEDY}')
+    if not isinstance(entries, list):
+        raise ValueError(f'{where}: "labels" in {LABEL_FILE} is a {type(entries).__name__}, not a list. {_REMEDY}')
+    table: dict[str, int] = {}
+    for entry in entries:
+        name, label = _name_and_label(entry, where)
+        if name in table:
+            raise ValueError(f"{where}: {LABEL_FILE} labels {name} twice.")
+        table[name] = label
+    _check_matching(table, names, where)
+    return np.asarray([table[name] for name in names], np.int32)
+
+
+_REMEDY = f'Pass labels=False, or write {LABEL_FILE} as {{"labels": [["00000/img00000000.png", 3], ...]}}.'
+
+
+def _name_and_label(entry: Any, where: str) -> tuple[str, int]:
+    if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
+        raise ValueError(f"{where}: {LABEL_FILE} holds {entry!r} where [file name, label] is expected.")
+    name, label = entry
+    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < 2**31:
+        raise ValueError(f"{where}: the label of {name} in {LABEL_FILE} is {label!r}; labels are 0, 1, 2, ...")
+    return name, label
+
+
+def _check_matching(table: dict[str, int], names: Sequence[str], where: str) -> None:
+    unlabelled = [name for name in names if name not in table]
+    unknown = sorted(set(table).difference(names))
+    if unlabelled or unknown:
+        faults = [f"no label for {_first_of(unlabelled)}"] if unlabelled else []
+        faults += [f"no picture for the label of {_first_of(unknown)}"] if unknown else []
+        counts = f"{len(table)} labels for {len(names)} pictures"
+        raise ValueError(f"{where}: {LABEL_FILE} has {counts}: {'; '.join(faults)}.")
+
+
+def _first_of(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"

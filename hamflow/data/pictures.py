@@ -1,0 +1,131 @@
+"""From the bytes of one picture file to a uint8 array (3, height, width).
+
+Every picture becomes 8-bit RGB, and each step is a decision:
+
+- grey is repeated to three channels, 1-bit is 0 or 255, a palette is looked up;
+- alpha is composited on white, before any resampling;
+- the EXIF orientation is applied, so a phone's photograph stands upright;
+- the largest centred square is cut out, then resized with Lanczos;
+- colour profiles are ignored: the numbers in the file are the data;
+- 16 bits a channel, CMYK and animations are refused, never converted in silence.
+"""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+PICTURE_SUFFIXES = frozenset(
+    [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".heic", ".avif"]
+)
+"""What counts as a picture in a folder or a zip; those of a format that is not read are refused by name."""
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+_MODES = frozenset(["1", "L", "LA", "P", "RGB", "RGBA"])
+_BACKGROUND = (255, 255, 255, 255)
+
+
+class UnreadableImageError(ValueError):
+    """A file that is no 8-bit picture: cut short, damaged, empty, too large, or of a kind that is refused."""
+
+
+def picture_size(data: bytes, where: str) -> tuple[int, int]:
+    """Return (width, height) as the header states them; refuse what `decode_picture` would refuse by its header.
+
+    `data` may be the first part of the file only. Raises `UnreadableImageError` that begins with `where`.
+    """
+    return _open(data, where).size
+
+
+def decode_picture(data: bytes, where: str) -> Image.Image:
+    """Decode a whole file to an upright RGB picture without alpha.
+
+    Raises `UnreadableImageError` that begins with `where`, the name of the file as the user knows it.
+    """
+    image = _open(data, where)
+    try:
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return rgb_picture(image)
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder fed with damaged bytes raises almost anything
+        raise _damaged(where, error) from error
+
+
+def rgb_picture(image: Image.Image) -> Image.Image:
+    """Return `image` as RGB: grey repeated, a palette looked up, alpha composited on white."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    paper = Image.new("RGBA", image.size, _BACKGROUND)
+    return Image.alpha_composite(paper, image.convert("RGBA")).convert("RGB")
+
+
+def square_picture(image: Image.Image, resolution: int) -> Image.Image:
+    """Cut the largest centred square out of `image` and resize it to `resolution` pixels with Lanczos.
+
+    Where the margin is odd, the smaller half is cut at the left and at the top. A picture that already has this size
+    comes back untouched.
+    """
+    width, height = image.size
+    side = min(width, height)
+    if width != height:
+        left, top = (width - side) // 2, (height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if side != resolution:
+        image = image.resize((resolution, resolution), Image.Resampling.LANCZOS, reducing_gap=None)
+    return image
+
+
+def picture_array(image: Image.Image) -> np.ndarray:
+    """Return an RGB picture as a contiguous uint8 array (3, height, width)."""
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def _open(data: bytes, where: str) -> Image.Image:
+    if not data:
+        raise UnreadableImageError(f"{where} is empty (0 bytes). Copy it again, or {_LEAVE_OUT}.")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(where) from error
+    except Image.UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        raise UnreadableImageError(
+            f"{where} is not a picture that can be read ({known}): it is damaged, or of another format. "
+            f"Convert it, or {_LEAVE_OUT}."
+        ) from error
+    except Exception as error:
+        raise _damaged(where, error) from error
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:  # where the warning was not an error
+        raise _too_large(where)
+    # Pillow opens a 16-bit colour PNG as 8-bit RGB without a word; the bit depth is the 25th byte of the file.
+    if image.mode in ("I", "F") or image.mode.startswith("I;16") or (image.format == "PNG" and data[24] == 16):
+        raise UnreadableImageError(
+            f"{where} has 16 bits a channel; 8 are read. Convert it on purpose, for instance with "
+            f"`magick in.png -depth 8 out.png`, or {_LEAVE_OUT}."
+        )
+    if image.mode not in _MODES:
+        raise UnreadableImageError(
+            f"{where} is {image.mode}, not RGB or grey. Convert it with its colour profile, for instance with "
+            f"`magick in.jpg -colorspace sRGB out.png`, or {_LEAVE_OUT}."
+        )
+    # A phone's MPO is a JPEG with a second view behind it: the first is the photograph.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise UnreadableImageError(f"{where} is an animation. Export one frame of it, or {_LEAVE_OUT}.")
+    return image
+
+
+_LEAVE_OUT = "pass skip_corrupt=True to leave such files out"
+
+
+def _damaged(where: str, error: Exception) -> UnreadableImageError:
+    return UnreadableImageError(f"{where} is cut short or damaged ({error}). Copy it again, or {_LEAVE_OUT}.")
+
+
+def _too_large(where: str) -> UnreadableImageError:
+    return UnreadableImageError(
+        f"{where} claims more than {Image.MAX_IMAGE_PIXELS} pixels, the limit against decompression bombs "
+        f"(PIL.Image.MAX_IMAGE_PIXELS). Make it smaller, or {_LEAVE_OUT}."
+    )

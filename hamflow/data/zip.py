@@ -1,0 +1,82 @@
+"""A zip of pictures in the layout of EDM: `00000/img00000000.png`, ..., and labels in `dataset.json` if there are."""
+
+import os
+import stat
+import threading
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import Any, final
+
+from hamflow.data.image_files import AbstractImageFiles, is_picture
+from hamflow.data.labels import LABEL_FILE
+from hamflow.data.pictures import UnreadableImageError
+
+
+@final
+class ZipImages(AbstractImageFiles):
+    """The pictures in a zip, in the order of their names; nothing is unpacked.
+
+    Hidden files and the `__MACOSX` folder are passed over. A member with an absolute name, with `..`, that is a link,
+    encrypted, or there twice is refused by name. `labels=True` reads `dataset.json` at the top. Other arguments and
+    all errors as in `open_images`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        resolution: int | None = None,
+        *,
+        labels: bool = False,
+        skip_corrupt: bool = False,
+    ):
+        self.path = Path(path).absolute()
+        self._open()
+        members: set[str] = set()
+        for member in self._archive.infolist():
+            _refuse_tricks(member, self.path)
+            if member.filename in members:
+                raise ValueError(f"{member.filename} is in {self.path} twice. Pack the zip again.")
+            members.add(member.filename)
+        names = [name for name in members if is_picture(name) and not name.endswith("/")]
+        label_file = self.read_bytes(LABEL_FILE) if labels and LABEL_FILE in members else None
+        self._scan(names, resolution, label_file, labels=labels, skip_corrupt=skip_corrupt)
+
+    def read_bytes(self, name: str, limit: int = -1) -> bytes:
+        """The first `limit` bytes of a member, all of it for -1; a failing checksum is named."""
+        try:
+            # One handle has one position: threads take turns at reading, and decode at the same time.
+            with self._lock, self._archive.open(name) as member:
+                return member.read(limit)
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
+            raise UnreadableImageError(
+                f"{name} in {self.path} cannot be read ({error}). Pack the zip again, "
+                f"or pass skip_corrupt=True to leave such files out."
+            ) from error
+
+    def _open(self) -> None:
+        try:
+            self._archive = zipfile.ZipFile(self.path)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"{self.path} is not a zip, or a zip that was cut short ({error}).") from error
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = vars(self).copy()
+        del state["_archive"], state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
+
+
+def _refuse_tricks(member: zipfile.ZipInfo, path: Path) -> None:
+    name = member.filename
+    parts = PurePosixPath(name.replace("\\", "/"))
+    if parts.is_absolute() or ".." in parts.parts or (name[:1].isalpha() and name[1:2] == ":"):
+        raise ValueError(f"{name!r} in {path} points outside the zip. Pack it again with names relative to one folder.")
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise ValueError(f"{name} in {path} is a link. Pack the zip again with the file itself.")
+    if member.flag_bits & 1:
+        raise ValueError(f"{name} in {path} is encrypted. Pack the zip again without a password.")

@@ -111,8 +111,10 @@ def add(left: Operator, right: Operator) -> Operator:
         case (Scaling(), Scaling()):
             return Scaling(left.value + right.value)
         case (Dense(), _) | (_, Dense()):
-            shape = left.shape if isinstance(left, Dense) else right.shape  # pyright: ignore[reportAttributeAccessIssue]
-            return Dense(_matrix(left, shape) + _matrix(right, shape), shape)
+            dense = left if isinstance(left, Dense) else right
+            assert isinstance(dense, Dense)
+            shape, dtype = dense.shape, dense.matrix.dtype
+            return Dense(_matrix(left, shape, dtype) + _matrix(right, shape, dtype), shape)
         case _:
             return Diagonal(left.value + right.value)
 
@@ -130,7 +132,7 @@ def inverse(operator: Operator) -> Operator:
         case Diagonal(value=value):
             return Diagonal(1.0 / value)
         case Dense():
-            return Dense(_in_single(jnp.linalg.inv, operator.matrix), operator.shape)
+            return Dense(in_single(jnp.linalg.inv, operator.matrix), operator.shape)
 
 
 def factor(operator: Operator) -> Operator:
@@ -141,7 +143,7 @@ def factor(operator: Operator) -> Operator:
         case Diagonal(value=value):
             return Diagonal(jnp.sqrt(value))
         case Dense():
-            return Dense(_in_single(jnp.linalg.cholesky, operator.matrix), operator.shape)
+            return Dense(in_single(jnp.linalg.cholesky, operator.matrix), operator.shape)
 
 
 def mean_square(operator: Operator) -> Value:
@@ -163,28 +165,28 @@ def log_abs_det(operator: Operator, size: int) -> Value:
         case Diagonal(value=value):
             return jnp.sum(jnp.log(jnp.abs(value)))
         case Dense():
-            return _in_single(jnp.linalg.slogdet, operator.matrix)[1]
+            return in_single(jnp.linalg.slogdet, operator.matrix)[1]
 
 
 def square_root(operator: Operator) -> Operator:
     """The symmetric square root of a symmetric positive semi-definite operator."""
     if not isinstance(operator, Dense):
         return factor(operator)
-    values, vectors = _in_single(jnp.linalg.eigh, operator.matrix)
+    values, vectors = in_single(jnp.linalg.eigh, operator.matrix)
     return Dense((vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None, :]) @ vectors.T, operator.shape)
 
 
-def _matrix(operator: Operator, shape: Shape) -> Array:
+def _matrix(operator: Operator, shape: Shape, dtype) -> Array:
     match operator:
         case Scaling(value=value):
-            return jnp.eye(math.prod(shape)) * value
+            return jnp.eye(math.prod(shape), dtype=dtype) * value
         case Diagonal(value=value):
             return jnp.diag(value.reshape(-1))
         case Dense(matrix=matrix):
             return matrix
 
 
-def _in_single(function, matrix: Array):
+def in_single(function, matrix: Array):
     """Run a factorisation in at least single precision: LAPACK has no half."""
     if matrix.dtype not in (jnp.bfloat16, jnp.float16):
         return function(matrix)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -18,32 +19,53 @@ from ._types import Array
 
 def as_parameter(value: Any, name: str) -> float | Array:
     """`value` as a Python float, or as a floating array; `TypeError` if it is neither a number nor an array."""
-    if isinstance(value, bool) or value is None or isinstance(value, str):
+    if value is None or isinstance(value, (bool, np.bool_, str, bytes)):
         raise TypeError(f"{name} must be a number or an array, got {value!r}")
     if isinstance(value, (int, float, np.integer, np.floating)):
         number = float(value)
         if not math.isfinite(number):
             raise ValueError(f"{name} must be finite, got {number}")
         return number
-    array = jnp.asarray(value)
-    if jnp.issubdtype(array.dtype, jnp.complexfloating):
-        raise TypeError(f"{name} must be real, got an array of {array.dtype}")
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a number or an array, got {type(value).__name__}: {error}") from None
+    if jnp.issubdtype(array.dtype, jnp.complexfloating) or array.dtype == bool:
+        raise TypeError(f"{name} must be real numbers, got an array of {array.dtype}")
     if not jnp.issubdtype(array.dtype, jnp.floating):
         array = array.astype(float)
-    if is_concrete(array) and not bool(jnp.all(jnp.isfinite(array))):
-        raise ValueError(f"{name} must be finite, got {array}")
+    require(value, lambda v: jnp.isfinite(jnp.asarray(v)), f"{name} must be finite, got {value}")
     return array
 
 
 def require(value: Any, holds: Callable[[Any], Any], message: str) -> None:
     """Raise `ValueError(message)` unless `holds(value)` everywhere; a traced value is not looked into."""
-    if is_concrete(value) and not bool(jnp.all(jnp.asarray(holds(value)))):
-        raise ValueError(message)
+    if not is_concrete(value):
+        return
+    with jax.ensure_compile_time_eval():  # inside `jit` even a constant is traced otherwise
+        if not bool(jnp.all(jnp.asarray(holds(value)))):
+            raise ValueError(message)
 
 
-def is_concrete(value: Any) -> bool:
-    """Whether the numbers of `value` can be read now."""
-    return not isinstance(value, Tracer)
+def is_concrete(*values: Any) -> bool:
+    """Whether the numbers of all `values` can be read now."""
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
+
+
+def as_time(t: Any) -> Array:
+    """Times as a floating array: a jax array keeps its dtype, anything else takes jax's default float."""
+    floating = isinstance(t, jax.Array) and jnp.issubdtype(t.dtype, jnp.floating)
+    return t if floating else jnp.asarray(t, float)
+
+
+def fit(value: Any, shape: tuple[int, ...], dtype: Any, name: str) -> Any:
+    """`value` in `dtype` where it is one number or has the position's shape, else `ValueError`.
+
+    Broadcasting would accept more shapes, and give back positions of another one.
+    """
+    if jnp.shape(value) not in ((), shape):
+        raise ValueError(f"{name} has shape {jnp.shape(value)}, but the position has shape {shape}: give it that shape")
+    return cast(value, dtype)
 
 
 def cast(value: float | Array, dtype: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 
-from ._parameters import as_parameter, cast, is_concrete
+from ._parameters import as_parameter, fit, require
 from ._types import Array, Float
 
 if TYPE_CHECKING:  # type checkers know the plain class variable
@@ -93,7 +93,7 @@ class Box(AbstractDomain):
     def fold(
         self, position: Float[Array, "*event"], momentum: Float[Array, "*event"]
     ) -> tuple[Float[Array, "*event"], Float[Array, "*event"]]:
-        lower, upper = cast(self.lower, position.dtype), cast(self.upper, position.dtype)
+        lower, upper = _bounds_of(self, position)
         length = upper - lower
         u = jnp.mod(position - lower, 2.0 * length)
         folded = lower + jnp.where(u > length, 2.0 * length - u, u)
@@ -105,7 +105,7 @@ class Box(AbstractDomain):
         return self.fold(position, velocity)[1]  # a reflection is its own inverse
 
     def contains(self, position: Float[Array, "*event"]) -> Array:
-        return _within(position, self.lower, self.upper)
+        return _within(self, position)
 
 
 class Torus(AbstractDomain):
@@ -130,7 +130,7 @@ class Torus(AbstractDomain):
     def fold(
         self, position: Float[Array, "*event"], momentum: Float[Array, "*event"]
     ) -> tuple[Float[Array, "*event"], Float[Array, "*event"]]:
-        lower, upper = cast(self.lower, position.dtype), cast(self.upper, position.dtype)
+        lower, upper = _bounds_of(self, position)
         length = upper - lower
         u = jnp.mod(position - lower, length)
         # A tiny negative offset rounds to the whole length, which is the lower end again.
@@ -140,7 +140,7 @@ class Torus(AbstractDomain):
         return velocity
 
     def contains(self, position: Float[Array, "*event"]) -> Array:
-        return _within(position, self.lower, self.upper)
+        return _within(self, position)
 
 
 def _bounds(lower, upper, name: str):
@@ -148,11 +148,17 @@ def _bounds(lower, upper, name: str):
     shapes = {jnp.shape(lower), jnp.shape(upper)} - {()}
     if len(shapes) > 1:
         raise ValueError(f"{name}: lower has shape {jnp.shape(lower)} and upper {jnp.shape(upper)}; they must agree")
-    if is_concrete(lower) and is_concrete(upper) and not bool(jnp.all(jnp.asarray(lower < upper))):
-        raise ValueError(f"{name}: lower must be below upper in every coordinate, got {lower} and {upper}")
+    message = f"{name}: lower must be below upper in every coordinate, got {lower} and {upper}"
+    require((lower, upper), lambda bounds: bounds[0] < bounds[1], message)
     return lower, upper
 
 
-def _within(position: Array, lower, upper) -> Array:
-    lower, upper = cast(lower, position.dtype), cast(upper, position.dtype)
+def _bounds_of(domain: Box | Torus, position: Array):
+    """The bounds in the position's dtype; they have its shape, or are numbers."""
+    name, shape, dtype = type(domain).__name__, position.shape, position.dtype
+    return fit(domain.lower, shape, dtype, f"{name} lower"), fit(domain.upper, shape, dtype, f"{name} upper")
+
+
+def _within(domain: Box | Torus, position: Array) -> Array:
+    lower, upper = _bounds_of(domain, position)
     return jnp.all((position >= lower) & (position <= upper))

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _linear as linear
-from ._parameters import as_parameter, is_concrete, require
+from ._parameters import as_parameter, as_time, is_concrete, require
 from ._types import Array, Float, PRNGKeyArray, ScalarLike, checked
 from .couplings import AbstractAffineCoupling, AbstractCoupling
 from .domains import Euclidean
@@ -64,7 +64,7 @@ class Flow(eqx.Module):
         self,
         system: AbstractSystem,
         coupling: AbstractCoupling,
-        horizon: float | int | Float[Array, ""],
+        horizon: ScalarLike | Float[Array | np.ndarray, ""],
         prior: Prior,
         integrator: Any = None,
     ):
@@ -92,14 +92,15 @@ class Flow(eqx.Module):
         """The state at `t` of the trajectory that is `state` at `t0`.
 
         Args:
-            state: one phase state, without a batch axis (`vmap` for more).
+            state: one phase state, without a batch axis (`vmap` for more); floating, both parts of one shape and dtype.
             t: the time asked for, a scalar, before or after `t0`; cast to the position's dtype.
             t0: the time of `state`.
 
         Raises:
+            TypeError: a state or a time of another shape or dtype, by name.
             RuntimeError: a position outside the domain (its boundary is inside).
         """
-        x = state.position
+        x, p = _as_state(state.position, state.momentum)
         if not isinstance(self.system.domain, Euclidean):
             x = eqx.error_if(
                 x,
@@ -107,8 +108,7 @@ class Flow(eqx.Module):
                 f"the position is outside the {type(self.system.domain).__name__} of this flow (or not a number): "
                 "rescale the data into it, or widen its bounds",
             )
-        start = PhaseState(x, state.momentum)
-        return self._propagator()(jnp.asarray(t0, x.dtype), jnp.asarray(t, x.dtype), start)
+        return self._propagator()(jnp.asarray(t0, x.dtype), jnp.asarray(t, x.dtype), PhaseState(x, p))
 
     @checked
     def trajectory(self, state: PhaseState, ts: Float[Array | np.ndarray, "times"], t0: ScalarLike = 0.0) -> PhaseState:
@@ -178,7 +178,7 @@ class Flow(eqx.Module):
         """(a, b, da/dt, db/dt) of a linear flow: x_t = a x_0 + b e, v_t = a' x_0 + b' e, e of unit variance.
 
         Args:
-            t: a time; of any shape where the coefficients are numbers, else a scalar.
+            t: a time, or times of any shape, whose axes come first in every coefficient then.
             shape: of one position. It is needed only to tell one value a coordinate from a matrix where the
                 position is square itself, `(d, d)`; without it such an array is read as a matrix.
 
@@ -188,13 +188,15 @@ class Flow(eqx.Module):
         Raises:
             ValueError: a flow that is not linear.
         """
-        floating = isinstance(t, jax.Array) and jnp.issubdtype(t.dtype, jnp.floating)
-        time = jnp.asarray(t) if floating else jnp.asarray(t, float)
+        time = as_time(t)
+        if time.ndim:  # a propagator could not tell an axis of times from one of positions
+            values = jax.vmap(lambda one: self.coefficients(one, shape))(time.reshape(-1))
+            return tuple(value.reshape(time.shape + value.shape[1:]) for value in values)  # pyright: ignore
         a, b, a_dot, b_dot = self.coefficient_operators(time, shape)
         return tuple(jnp.asarray(operator.value, time.dtype) for operator in (a, b, a_dot, b_dot))  # pyright: ignore
 
     def coefficient_operators(self, t: Array, shape: tuple[int, ...] | None) -> tuple[linear.Operator, ...]:
-        """The same as operators that act on positions."""
+        """The same at one time, a scalar, as operators that act on positions."""
         propagator, affine = self._propagator(), self._affine(shape, t.dtype)
         if not isinstance(propagator, AbstractLinearPropagator) or affine is None:
             raise ValueError(
@@ -217,7 +219,7 @@ class Flow(eqx.Module):
     @property
     def noise_scale(self) -> AbstractNoiseScale:
         """log sigma(t) of this flow and its inverse: b / a where it is linear (walls or not), else affine in t / T."""
-        propagator, affine = self._propagator(), self._affine(None, None)
+        propagator, affine = self._propagator(), self._affine(None, float)
         if isinstance(propagator, FreeMotion):
             propagator = propagator.unfolded()
         if isinstance(propagator, AbstractLinearPropagator) and affine is not None:
@@ -234,6 +236,15 @@ class Flow(eqx.Module):
         if not isinstance(self.coupling, AbstractAffineCoupling):
             return None
         return self.coupling.momentum_coefficients(self.system, self.prior, self.horizon, shape, dtype)
+
+
+@checked
+def _as_state(position: Float[Array | np.ndarray, "*event"], momentum: Float[Array | np.ndarray, "*event"]):
+    """The two as arrays; a `TypeError` names the one whose shape or dtype does not fit."""
+    x, p = jnp.asarray(position), jnp.asarray(momentum)
+    if x.dtype != p.dtype:
+        raise TypeError(f"momentum is {p.dtype} and position {x.dtype}: cast one to the dtype of the other")
+    return x, p
 
 
 def _like(operator: linear.Operator, time: Array) -> linear.Operator:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from . import _linear as linear
-from ._parameters import cast
+from ._parameters import as_time, cast
 from ._types import Array, Float
 from .propagators import AbstractLinearPropagator, HarmonicMotion, LinearFreeMotion
 
@@ -47,20 +47,23 @@ class RatioNoiseScale(AbstractNoiseScale):
     horizon: float | Array
 
     def log_sigma(self, t: Float[Array, "*times"]) -> Float[Array, "*times"]:
+        t = as_time(t)
         values = jax.vmap(self._square)(t.reshape(-1)).reshape(t.shape)
         last = self._square(jnp.asarray(self.horizon, t.dtype))
         top = jnp.where(last < _INFINITE**2, last, _LARGEST**2)
         return 0.5 * jnp.log(jnp.clip(values, _SMALLEST**2, jnp.broadcast_to(top, t.shape)))
 
     def time(self, log_sigma: Float[Array, "*times"]) -> Float[Array, "*times"]:
+        log_sigma = as_time(log_sigma)
         t = self._closed_form(jnp.exp(log_sigma))
         horizon = cast(self.horizon, log_sigma.dtype)
         return jnp.clip(self._tabulated(log_sigma) if t is None else t, 0.0, horizon)
 
     def _square(self, t: Array) -> Array:
         a_block, b_block, _, _ = self.propagator.operators(jnp.zeros_like(t), t, None)
-        a = linear.add(a_block, linear.compose(b_block, self.alpha))
-        b = linear.compose(b_block, self.beta)
+        alpha, beta = jax.tree.map(lambda value: cast(value, t.dtype), (self.alpha, self.beta))
+        a = linear.add(a_block, linear.compose(b_block, alpha))
+        b = linear.compose(b_block, beta)
         tiny = float(jnp.finfo(t.dtype).tiny)
         return jnp.asarray(linear.mean_square(b) / jnp.maximum(linear.mean_square(a), tiny), t.dtype)
 
@@ -94,8 +97,10 @@ class AffineNoiseScale(AbstractNoiseScale):
     horizon: float | Array
 
     def log_sigma(self, t: Float[Array, "*times"]) -> Float[Array, "*times"]:
+        t = as_time(t)
         return -3.6 + 4.8 * t / cast(self.horizon, t.dtype)
 
     def time(self, log_sigma: Float[Array, "*times"]) -> Float[Array, "*times"]:
+        log_sigma = as_time(log_sigma)
         horizon = cast(self.horizon, log_sigma.dtype)
         return jnp.clip((log_sigma + 3.6) / 4.8 * horizon, 0.0, horizon)

@@ -32,7 +32,7 @@ def density(ax: Axes, points: Float[Array | np.ndarray, "n 2"], extent: float, *
     counts, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=[edges, edges])
     colours = matplotlib.colormaps["magma_r"].with_extremes(under="white")
     top = max(float(np.quantile(counts[counts > 0], 0.995)) if (counts > 0).any() else 1.0, 1.0)
-    ax.imshow(counts.T, extent=(-extent, extent) * 2, origin="lower", cmap=colours, vmin=0.5, vmax=top)
+    ax.imshow(counts.T, extent=(-extent, extent, -extent, extent), origin="lower", cmap=colours, vmin=0.5, vmax=top)
     ax.set(xticks=[], yticks=[], aspect="equal")
 
 

@@ -16,7 +16,7 @@ import jax.random as jr
 import numpy as np
 
 from . import _linear as linear
-from ._parameters import as_parameter, cast, require
+from ._parameters import as_parameter, cast, is_concrete, require
 from ._types import Array, Float, PRNGKeyArray, PyTree, ScalarLike, checked
 from .flow import Flow
 from .potentials.mixture import GaussianMixturePotential
@@ -140,16 +140,19 @@ class Preconditioned(eqx.Module):
             train_flow: as in the constructor.
 
         Raises:
-            ValueError: fewer than two examples, data that are not finite, or that do not vary.
+            ValueError: fewer than two examples, times or draws, data that are not finite, or that do not vary.
+            RuntimeError: data outside the domain.
         """
         data = jnp.asarray(data)
         if data.shape[0] < 2:
             raise ValueError(f"data must hold at least two examples to measure a deviation, got {data.shape[0]}")
+        if num_times < 2 or (num_draws is not None and num_draws < 2):
+            raise ValueError(f"num_times and num_draws must be at least 2, got {num_times} and {num_draws}")
         require(data, jnp.isfinite, "data must be finite: look for NaN or infinity in them")
         axes = 0 if per_coordinate else tuple(range(data.ndim))
         mean, std = jnp.mean(data, axes), jnp.std(data, axes)
         require(std, lambda s: s > 0, "data do not vary (in some coordinate): their standard deviation is 0")
-        if not per_coordinate:
+        if not per_coordinate and is_concrete(mean, std):
             mean, std = float(mean), float(std)
         moments = None if flow.is_linear else _measure(flow, data, key, per_coordinate, num_times, num_draws)
         return cls(network, flow, std, mean, moments=moments, train_flow=train_flow)
@@ -167,8 +170,15 @@ class Preconditioned(eqx.Module):
         return s.mean_velocity + linear.apply(s.c_skip, centred) + linear.apply(s.c_out, output)
 
     def weight(self, t: ScalarLike, x: Float[Array, "*event"]) -> Any:
-        """1 / c_out^2, the weight of a squared velocity error at `t`: the loss of the network's own unit target."""
-        return linear.apply(linear.inverse(self.scalings(t, x).c_out), jnp.ones_like(x)) ** 2
+        """1 / c_out^2, the weight of a squared velocity error at `t`: the loss of the network's own unit target.
+
+        Raises:
+            ValueError: a matrix c_out, which mixes coordinates and is no weight: `normalise_error` is the general form.
+        """
+        c_out = self.scalings(t, x).c_out
+        if isinstance(c_out, linear.Dense):
+            raise ValueError("c_out is a matrix here, so there is no weight a coordinate: use normalise_error")
+        return linear.apply(linear.inverse(c_out), jnp.ones_like(x)) ** 2
 
     def normalise_error(self, t: ScalarLike, error: Float[Array, "*event"]) -> Float[Array, "*event"]:
         """c_out^-1 (V - v), the error of the network's own output."""
@@ -200,6 +210,8 @@ class Preconditioned(eqx.Module):
         mean = cast(data_mean, x.dtype)
         if isinstance(mean, float) and mean == 0.0:
             return Scalings(c_in, c_skip, c_out, c_noise, 0.0, 0.0)
+        if jnp.shape(mean) not in ((), x.shape):
+            raise ValueError(f"data_mean has shape {jnp.shape(mean)}, but the position has shape {x.shape}")
         mean = jnp.broadcast_to(jnp.asarray(mean, x.dtype), x.shape)
         return Scalings(c_in, c_skip, c_out, c_noise, linear.apply(a, mean), linear.apply(a_dot, mean))
 
@@ -257,18 +269,33 @@ def _plain_scale(a, b, a_dot, b_dot, deviation) -> tuple[linear.Operator, ...]:
 
 
 def _dense_scale(a, b, a_dot, b_dot, deviation) -> tuple[linear.Operator, ...]:
-    """The same with matrices: A = Var x, B = Cov(v, x), G = Var v, and the regression of v on x."""
+    """The same with matrices: A = Var x, B = Cov(v, x), c_skip = B A^-1 and c_out^2 = G - B A^-1 B^T, G = Var v.
+
+    That difference has few digits left where noise is large (1e-5 of G at sigma = 80; single precision has 1e-7). It
+    is also the inverse of the (v, v) block of the precision of (x, v) = M (white data, noise); nothing cancels there.
+    """
+    a, a_dot = linear.compose(a, deviation), linear.compose(a_dot, deviation)
 
     def covariance(left, left_noise, right, right_noise):
-        left, right = linear.compose(left, deviation), linear.compose(right, deviation)
         data = linear.compose(left, linear.transpose(right))
         return linear.add(data, linear.compose(left_noise, linear.transpose(right_noise)))
 
-    var, cov, var_v = covariance(a, b, a, b), covariance(a_dot, b_dot, a, b), covariance(a_dot, b_dot, a_dot, b_dot)
-    c_skip = linear.compose(cov, linear.inverse(var))
-    explained = linear.compose(linear.Scaling(-1.0), linear.compose(c_skip, linear.transpose(cov)))
-    c_out = linear.square_root(linear.add(var_v, explained))
-    return linear.inverse(linear.square_root(var)), c_skip, c_out
+    var, cov = covariance(a, b, a, b), covariance(a_dot, b_dot, a, b)
+    assert isinstance(var, linear.Dense)
+    size, zero = var.matrix.shape[0], linear.Dense(jnp.zeros_like(var.matrix), var.shape)
+
+    def matrix(operator: linear.Operator) -> Array:
+        full = linear.add(operator, zero)
+        assert isinstance(full, linear.Dense)
+        return full.matrix
+
+    motion = jnp.block([[matrix(a), matrix(b)], [matrix(a_dot), matrix(b_dot)]])
+    from_motion = linear.inverse(linear.Dense(motion, (2 * size,)))
+    assert isinstance(from_motion, linear.Dense)
+    from_velocity = from_motion.matrix[:, size:]
+    precision = linear.Dense(from_velocity.T @ from_velocity, var.shape)
+    c_in, c_out = (linear.inverse(linear.square_root(operator)) for operator in (var, precision))
+    return c_in, linear.compose(cov, linear.inverse(var)), c_out
 
 
 def _by_rank(value: Any) -> linear.Operator:
@@ -279,6 +306,7 @@ def _stop_gradient(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_array(leaf) else leaf, tree)
 
 
+@eqx.filter_jit
 def _measure(
     flow: Flow, data: Array, key: PRNGKeyArray, per_coordinate: bool, num_times: int, num_draws: int | None
 ) -> Moments:

@@ -6,9 +6,10 @@ from typing import Protocol, runtime_checkable
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 
 from . import _linear as linear
-from ._parameters import as_parameter, cast, require
+from ._parameters import as_parameter, fit, is_concrete, require
 from ._types import Array, Float, PRNGKeyArray, Scalar
 from .domains import Box
 
@@ -35,7 +36,7 @@ class NormalPrior(eqx.Module):
             an invertible matrix S of `shape + shape`, x = mean + S e with e white.
 
     Raises:
-        ValueError: a number or a diagonal scale that is not positive.
+        ValueError: a number or a diagonal scale that is not positive, a matrix that has no inverse.
     """
 
     mean: float | Float[Array, "..."]
@@ -46,17 +47,23 @@ class NormalPrior(eqx.Module):
         self.scale = as_parameter(scale, "scale")
         if not linear.is_square(jnp.shape(self.scale)):
             require(self.scale, lambda s: jnp.asarray(s) > 0, f"scale must be positive, got {self.scale}")
+        elif is_concrete(self.scale) and not bool((np.asarray(self.scale) > 0).all()):  # a matrix, then
+            size = math.isqrt(math.prod(jnp.shape(self.scale)))
+            sign, _ = np.linalg.slogdet(np.asarray(self.scale, float).reshape(size, size))
+            if sign == 0:
+                raise ValueError(f"scale is a matrix of shape {jnp.shape(self.scale)} that has no inverse")
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
         """One example of shape `shape`, in jax's default float."""
         noise = jr.normal(key, shape)
         scale = linear.as_operator(self.scale, noise.shape, noise.dtype, "scale")
-        return cast(self.mean, noise.dtype) + linear.apply(scale, noise)
+        return fit(self.mean, noise.shape, noise.dtype, "mean") + linear.apply(scale, noise)
 
     def log_prob(self, position: Float[Array, "*event"]) -> Scalar:
         """log N(x; mean, scale scale^T), in nats."""
         scale = linear.as_operator(self.scale, position.shape, position.dtype, "scale")
-        white = linear.apply(linear.inverse(scale), position - cast(self.mean, position.dtype))
+        mean = fit(self.mean, position.shape, position.dtype, "mean")
+        white = linear.apply(linear.inverse(scale), position - mean)
         log_det = linear.log_abs_det(scale, position.size)
         return -0.5 * jnp.sum(white**2) - log_det - 0.5 * position.size * math.log(2.0 * math.pi)
 
@@ -82,12 +89,13 @@ class UniformPrior(eqx.Module):
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
         """One example of shape `shape`, in jax's default float."""
         u = jr.uniform(key, shape)
-        lower, upper = cast(self.lower, u.dtype), cast(self.upper, u.dtype)
+        lower, upper = fit(self.lower, u.shape, u.dtype, "lower"), fit(self.upper, u.shape, u.dtype, "upper")
         return jnp.minimum(lower + (upper - lower) * u, jnp.broadcast_to(jnp.asarray(upper, u.dtype), shape))
 
     def log_prob(self, position: Float[Array, "*event"]) -> Scalar:
         """-log volume inside, minus infinity outside."""
-        lower, upper = cast(self.lower, position.dtype), cast(self.upper, position.dtype)
+        lower = fit(self.lower, position.shape, position.dtype, "lower")
+        upper = fit(self.upper, position.shape, position.dtype, "upper")
         length = jnp.broadcast_to(jnp.asarray(upper - lower, position.dtype), position.shape)
-        inside = Box(self.lower, self.upper).contains(position)
+        inside = jnp.all((position >= lower) & (position <= upper))
         return jnp.where(inside, -jnp.sum(jnp.log(length)), -jnp.inf)

@@ -12,11 +12,13 @@ propagator from `propagator(kinetic, domain)`, or None where it has none. A line
 """
 
 import abc
+from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from . import _linear as linear
 from ._types import Array
@@ -149,21 +151,36 @@ def _normal_modes(frequency: linear.Operator, mass: linear.Operator, elapsed: Ar
 @jax.custom_jvp
 def _oscillate(stiffness: Array, t: Array) -> tuple[Array, Array, Array]:
     """cos(W t), W^-1 sin(W t) and W sin(W t) of the symmetric matrix W^2 = `stiffness`."""
-    values, vectors = jnp.linalg.eigh(stiffness)
+    values, vectors = linear.in_single(jnp.linalg.eigh, stiffness)
     w = jnp.sqrt(jnp.maximum(values, 0.0))
     functions = (jnp.cos(w * t), t * jnp.sinc(w * t / jnp.pi), w * jnp.sin(w * t))
     cosine, sine, squared = ((vectors * f[None, :]) @ vectors.T for f in functions)
     return cosine, sine, squared
 
 
-@_oscillate.defjvp
+@partial(_oscillate.defjvp, symbolic_zeros=True)
 def _oscillate_jvp(primals, tangents):
-    """In t, the equations of motion. In the matrix, Daleckii and Krein's divided differences, finite where
-    eigenvalues coincide (the derivative of `eigh` itself is not, and a whitened oscillation has all of them equal)."""
+    """In t, the equations of motion; in the matrix, Daleckii and Krein's divided differences.
+
+    They are kept apart: the matrix's own derivative goes through `eigh`, whose derivative is not finite where
+    eigenvalues coincide. So the velocity (along t) has a gradient in the matrix, and a whitened oscillation, whose
+    eigenvalues all coincide, can learn. A second derivative in the matrix is finite for distinct eigenvalues only.
+    """
     (stiffness, t), (d_stiffness, d_t) = primals, tangents
-    cosine, sine, squared = _oscillate(stiffness, t)
-    along_t = (-squared * d_t, cosine * d_t, (stiffness @ cosine) * d_t)
-    values, vectors = jnp.linalg.eigh(stiffness)
+    cosine, _, squared = functions = _oscillate(stiffness, t)
+    out = tuple(jnp.zeros_like(f) for f in functions)
+    if not isinstance(d_t, SymbolicZero):
+        along_t = (-squared * d_t, cosine * d_t, (stiffness @ cosine) * d_t)
+        out = tuple(a + b for a, b in zip(out, along_t, strict=True))
+    if not isinstance(d_stiffness, SymbolicZero):
+        along_matrix = _along_matrix(stiffness, t, d_stiffness)
+        out = tuple(a + b for a, b in zip(out, along_matrix, strict=True))
+    return functions, out
+
+
+def _along_matrix(stiffness: Array, t: Array, d_stiffness: Array) -> tuple[Array, Array, Array]:
+    """The derivatives of the three functions along `d_stiffness`, finite where eigenvalues coincide."""
+    values, vectors = linear.in_single(jnp.linalg.eigh, stiffness)
     w = jnp.sqrt(jnp.maximum(values, 0.0))
     wi, wj = w[:, None], w[None, :]
     half_sum, half_difference = (wi + wj) * t / 2.0, (wi - wj) * t / 2.0
@@ -180,9 +197,8 @@ def _oscillate_jvp(primals, tangents):
     d_sine = jnp.where(close, _sine_slope(total / 2.0, t), (si - sj) / safe_gap)
     d_squared = (si + sj) / 2.0 + total / 2.0 * d_sine  # of the product w sin wt = w^2 s
     tangent = vectors.T @ d_stiffness @ vectors
-    along_matrix = tuple(vectors @ (f * tangent) @ vectors.T for f in (d_cosine, d_sine, d_squared))
-    out = tuple(a + b for a, b in zip(along_t, along_matrix, strict=True))
-    return (cosine, sine, squared), out
+    in_cosine, in_sine, in_squared = (vectors @ (f * tangent) @ vectors.T for f in (d_cosine, d_sine, d_squared))
+    return in_cosine, in_sine, in_squared
 
 
 def _sine_slope(square: Array, t: Array) -> Array:

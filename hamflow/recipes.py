@@ -3,10 +3,11 @@
 import math
 
 import jax.numpy as jnp
+import numpy as np
 
 from . import _linear as linear
-from ._parameters import as_parameter, require
-from ._types import Array, Float, checked
+from ._parameters import as_parameter, is_concrete, require
+from ._types import Array, Float, ScalarLike, checked
 from .couplings import CondOTCoupling, IndependentCoupling
 from .domains import Box
 from .flow import Flow
@@ -61,7 +62,7 @@ def reflection(lower: float | Array = -1.0, upper: float | Array = 1.0, horizon:
 
 
 @checked
-def whitened_oscillation(covariance: Float[Array, "..."] | float) -> Flow:
+def whitened_oscillation(covariance: ScalarLike | Float[Array | np.ndarray, "..."]) -> Flow:
     """Oscillation in the metric of the data: every mode has the same period, and Cov x_t is the data's at every t.
 
     Mass matrix C^-1 and U = x^T C^-1 x / 2, so x'' = -x with v_0 ~ N(0, C); T = pi / 2 and x_T ~ N(0, C) exactly.
@@ -95,9 +96,14 @@ def whitened_oscillation(covariance: Float[Array, "..."] | float) -> Flow:
 
 
 def _positive(value, name: str) -> float:
+    value = as_parameter(value, name)
     if jnp.shape(value) != ():
         raise ValueError(f"{name} must be one number, got an array of shape {jnp.shape(value)}")
+    if not is_concrete(value):
+        raise TypeError(
+            f"{name} must be a known number, got a traced one: build the flow outside jit, or use Flow(...)"
+        )
     number = float(value)
-    if not number > 0 or not math.isfinite(number):
-        raise ValueError(f"{name} must be positive and finite, got {number}")
+    if not number > 0:
+        raise ValueError(f"{name} must be positive, got {number}")
     return number

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
-from .._parameters import as_parameter, require
+from .._parameters import as_parameter, cast, require
 from .._types import Array, Float, PRNGKeyArray
 from ..flow import Flow
 
@@ -38,7 +38,8 @@ class LogNormalNoise(AbstractTimeLaw):
         require(self.std, lambda s: s > 0, f"std must be positive, got {self.std}")
 
     def sample(self, key: PRNGKeyArray, flow: Flow, shape: tuple[int, ...], dtype=None) -> Float[Array, "..."]:
-        log_sigma = self.mean + self.std * jr.normal(key, shape, dtype or float)
+        noise = jr.normal(key, shape, dtype or float)
+        log_sigma = cast(self.mean, noise.dtype) + cast(self.std, noise.dtype) * noise
         return _into_open(flow.noise_scale.time(log_sigma), flow)
 
 
@@ -66,7 +67,8 @@ class LogitNormalTime(AbstractTimeLaw):
         require(self.std, lambda s: s > 0, f"std must be positive, got {self.std}")
 
     def sample(self, key: PRNGKeyArray, flow: Flow, shape: tuple[int, ...], dtype=None) -> Float[Array, "..."]:
-        logit = self.mean + self.std * jr.normal(key, shape, dtype or float)
+        noise = jr.normal(key, shape, dtype or float)
+        logit = cast(self.mean, noise.dtype) + cast(self.std, noise.dtype) * noise
         return _into_open(jnp.asarray(flow.horizon, logit.dtype) * jax.nn.sigmoid(logit), flow)
 
 

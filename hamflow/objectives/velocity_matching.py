@@ -46,11 +46,17 @@ def velocity_matching_loss(
 
     Raises:
         TypeError: arguments of another shape or dtype, by name.
-        ValueError: an empty batch; a predictor that returns another shape.
+        ValueError: an empty batch; another number of conditions than examples; a predictor that returns another shape.
     """
     data = jnp.asarray(data)
     if data.shape[0] == 0:
         raise ValueError("data is an empty batch: the loss has no value")
+    for leaf in jax.tree.leaves(condition):
+        if jnp.shape(leaf)[:1] != data.shape[:1]:
+            raise ValueError(
+                f"condition has a leaf of shape {jnp.shape(leaf)}, but data hold {data.shape[0]} examples: "
+                "give one condition an example"
+            )
     key_time, key_state, key_predictor = jr.split(key, 3)
     law = LogNormalNoise() if time_law is None else time_law
     t = law.sample(key_time, flow, data.shape[:1], data.dtype)

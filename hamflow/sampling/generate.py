@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from .._parameters import is_concrete, require
 from .._types import Array, Float, PyTree, checked
 from ..domains import Euclidean
 from ..flow import Flow
@@ -59,17 +60,15 @@ def generate(
                 f"condition has a leaf of shape {jnp.shape(leaf)}, but there are {shape[0]} rows to generate: "
                 "give one condition a row"
             )
-    if times is None:
-        grid = rho_grid(flow, num_steps)
-    else:
-        grid = jnp.asarray(times, float)
-        _require_times(grid, flow)
+    grid = rho_grid(flow, num_steps) if times is None else _checked_times(times, flow)
     return _generate(predictor, flow, keys, shape[1:], grid, solver, condition)
 
 
 @eqx.filter_jit
 def _generate(predictor, flow, keys, event, grid, solver, condition) -> Array:
     x = jax.vmap(lambda k: flow.prior.sample(k, event))(keys).astype(float)
+    if x.shape[1:] != event:
+        raise ValueError(f"shape asks for examples of shape {event}, but the flow's prior draws {x.shape[1:]}")
     domain = flow.system.domain
     if not isinstance(domain, Euclidean):
         inside = jax.vmap(domain.contains)(x)
@@ -139,8 +138,13 @@ def _row_keys(key: Any, shape: tuple[int, ...]) -> Array:
     return key
 
 
-def _require_times(grid: Array, flow: Flow) -> None:
-    values, horizon = np.asarray(grid), float(flow.horizon)
-    falls = values.size >= 2 and bool(np.all(np.diff(values) < 0))
-    if not falls or values[-1] != 0 or not np.isclose(values[0], horizon, rtol=1e-6, atol=0.0):
-        raise ValueError(f"times must fall from the horizon {horizon} to 0, got {values}")
+def _checked_times(times: Array | np.ndarray, flow: Flow) -> Array:
+    grid, horizon = jnp.asarray(times, float), jnp.asarray(flow.horizon, float)
+    message = "times must fall from the flow's horizon to 0"
+    if grid.size < 2:
+        raise ValueError(f"{message}, got {times}")
+    holds = jnp.all(jnp.diff(grid) < 0) & (grid[-1] == 0) & (jnp.abs(grid[0] - horizon) <= 1e-6 * horizon)
+    if is_concrete(holds):
+        require(holds, lambda h: h, f"{message}, {flow.horizon}: got {times}")
+        return grid
+    return eqx.error_if(grid, ~holds, message)

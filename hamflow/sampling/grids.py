@@ -4,6 +4,7 @@ import math
 
 import jax.numpy as jnp
 
+from .._parameters import require
 from .._types import Array, Float, checked
 from ..flow import Flow
 
@@ -28,7 +29,8 @@ def rho_grid(
         `num_steps + 1` decreasing times, in jax's default float.
 
     Raises:
-        ValueError: fewer than one step, a sigma or rho that is not positive, sigma_min not below sigma_max.
+        ValueError: fewer than one step, a sigma or rho that is not positive, sigma_min not below sigma_max
+            and the flow's own largest sigma.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
@@ -36,6 +38,12 @@ def rho_grid(
         raise ValueError(f"need 0 < sigma_min < sigma_max and rho > 0, got {sigma_min}, {sigma_max} and {rho}")
     horizon = jnp.asarray(flow.horizon, float)
     last = jnp.minimum(flow.noise_scale.log_sigma(horizon), math.log(sigma_max))
+    require(
+        last,
+        lambda log_sigma: log_sigma > math.log(sigma_min),
+        f"sigma_min {sigma_min} must be below the flow's sigma at its horizon {flow.horizon}, which is less: "
+        "pass a smaller sigma_min",
+    )
     first = jnp.exp(last / rho)
     ramp = jnp.linspace(0.0, 1.0, max(num_steps, 2))[1:num_steps]
     sigma = (first + ramp * (sigma_min ** (1.0 / rho) - first)) ** rho

@@ -54,5 +54,7 @@ from .objectives import (
     velocity_matching_loss as velocity_matching_loss,
 )
 from .sampling import generate as generate, rho_grid as rho_grid
+from . import networks as networks
+from .serialization import load as load, save as save
 
 __version__ = "0.1.0"

@@ -64,7 +64,7 @@ def phase_portrait(
     ax.set(xlabel="position x", ylabel="velocity v")
 
 
-def loss_curve(ax: Axes, images: Sequence[float], losses: Sequence[float], *, smooth: int = 50) -> None:
+def loss_curve(ax: Axes, images: Sequence[float | int], losses: Sequence[float | int], *, smooth: int = 50) -> None:
     """A loss against images seen, pale, with its running mean over `smooth` points."""
     x, y = np.asarray(images, float), np.asarray(losses, float)
     ax.plot(x, y, color=PATH, linewidth=0.5, alpha=0.6)

@@ -168,14 +168,13 @@ def _oscillate_jvp(primals, tangents):
     """
     (stiffness, t), (d_stiffness, d_t) = primals, tangents
     cosine, _, squared = functions = _oscillate(stiffness, t)
-    out = tuple(jnp.zeros_like(f) for f in functions)
+    d_cosine, d_sine, d_squared = (jnp.zeros_like(f) for f in functions)
     if not isinstance(d_t, SymbolicZero):
-        along_t = (-squared * d_t, cosine * d_t, (stiffness @ cosine) * d_t)
-        out = tuple(a + b for a, b in zip(out, along_t, strict=True))
+        d_cosine, d_sine, d_squared = -squared * d_t, cosine * d_t, (stiffness @ cosine) * d_t
     if not isinstance(d_stiffness, SymbolicZero):
-        along_matrix = _along_matrix(stiffness, t, d_stiffness)
-        out = tuple(a + b for a, b in zip(out, along_matrix, strict=True))
-    return functions, out
+        in_cosine, in_sine, in_squared = _along_matrix(stiffness, t, d_stiffness)
+        d_cosine, d_sine, d_squared = d_cosine + in_cosine, d_sine + in_sine, d_squared + in_squared
+    return functions, (d_cosine, d_sine, d_squared)
 
 
 def _along_matrix(stiffness: Array, t: Array, d_stiffness: Array) -> tuple[Array, Array, Array]:

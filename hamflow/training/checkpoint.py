@@ -1,0 +1,245 @@
+"""Checkpoints: the whole training state on the disk, complete or not there, and checked before it is used.
+
+Orbax writes the arrays, beside the training if asked to, and renames a folder into place when it is complete. It does
+not notice a flipped byte, so a list of the sha256 of all files is added to each folder, and checked by `restore`.
+
+    checkpoints/300/state/...           the arrays, by their place in the state: `.model.layers[0].weight`
+    checkpoints/300/position/...        JSON: what the loop needs to go on (seed, settings), and the format
+    checkpoints/300/sha256.json         the checksums
+"""
+
+import logging
+import os
+import pathlib
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import LatestN
+
+from hamflow._types import Array, Key, checked
+from hamflow.training.checksums import find_damage, write_checksums
+from hamflow.training.state import TrainState
+
+FORMAT = 1
+
+
+class CorruptCheckpoint(ValueError):
+    """The files of a checkpoint are not those that were written."""
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    - `folder`: where they lie; it is made if it is not there.
+    - `keep`: how many of the latest to keep.
+    - `asynchronous`: write while the training goes on. `close` waits, and so does the next `save`; an error in writing
+      (a full disk) is raised there.
+
+    ```python
+    with Checkpoints(run / "checkpoints") as checkpoints:
+        checkpoints.save(state, key, {"seed": 0})
+        state, key, position = checkpoints.restore(state, key)
+    ```
+    """
+
+    @checked
+    def __init__(self, folder: str | os.PathLike, *, keep: int = 2, asynchronous: bool = True):
+        if keep < 1:
+            raise ValueError(f"keep is {keep}: at least one checkpoint is kept.")
+        _silence_orbax()
+        self.folder = pathlib.Path(folder).absolute()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except PermissionError:
+            raise PermissionError(f"{self.folder} cannot be made: you may not write there.") from None
+        except (FileExistsError, NotADirectoryError):
+            raise NotADirectoryError(f"{self.folder} is not a folder.") from None
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=LatestN(keep),
+            enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+            cleanup_tmp_directories=True,  # what a kill left half-written
+        )
+        handlers = {"state": ocp.StandardCheckpointHandler(), "position": ocp.JsonCheckpointHandler()}
+        self._asynchronous = asynchronous
+        self._manager = ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+
+    def steps(self) -> list[int]:
+        """The steps there is a complete checkpoint of, in order."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, state: TrainState, key: Key[Array, ""], position: Mapping[str, Any] | None = None) -> None:
+        """Save the state after `state.step` steps, the key of the run, and a JSON position.
+
+        A step that is there already is left as it is. Raises `ValueError` if there is a later one, which is of another
+        history than this state, and `OSError` if it cannot be written.
+        """
+        self._wait()
+        step = int(state.step)
+        steps = self.steps()
+        if step in steps:
+            return
+        if steps and steps[-1] > step:
+            raise ValueError(
+                f"{self.folder} has a checkpoint of step {steps[-1]}, and this state is of step {step}: "
+                "resume from there, or move it away."
+            )
+        arrays = {name: _storable(leaf) for name, leaf in _named_arrays(state, key).items()}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(arrays),
+                position=ocp.args.JsonSave({"format": FORMAT, "step": step, **(position or {})}),
+            ),
+        )
+        if not self._asynchronous:
+            self._wait()
+
+    def restore(
+        self, like: TrainState, key: Key[Array, ""], *, step: int | None = None
+    ) -> tuple[TrainState, Key[Array, ""], dict[str, Any]]:
+        """Read the state after `step` steps, of the latest checkpoint by default, with the key and the position.
+
+        `like` is a state of the same structure: its arrays (or `ShapeDtypeStruct`s) say where the new ones go, so a
+        run saved on two devices goes on on one, or on eight, and everything that is no array is taken from it.
+
+        Raises `FileNotFoundError` if there is no checkpoint, `CorruptCheckpoint` if a file of it is damaged, and
+        `ValueError` if it is of another model or optimiser.
+        """
+        self._manager.wait_until_finished()
+        steps = self.steps()
+        if not steps or (step is not None and step not in steps):
+            wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+            advice = f"those there are of {steps}" if steps else "nothing was saved yet, so start a new run"
+            raise FileNotFoundError(f"There is {wanted} in {self.folder}: {advice}.")
+        step = steps[-1] if step is None else step
+        self._refuse_damage(step, steps)
+        wanted = _named_arrays(like, key)
+        self._refuse_mismatch(step, {name: _abstract(leaf) for name, leaf in wanted.items()})
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore({name: _abstract(leaf) for name, leaf in wanted.items()}),
+                position=ocp.args.JsonRestore(),
+            ),
+        )
+        found = restored["position"].get("format")
+        if found != FORMAT:
+            raise ValueError(f"{self.folder / str(step)} has format {found}, and this hamflow reads {FORMAT}.")
+        leaves = {name: _as(leaf, restored["state"][name]) for name, leaf in wanted.items()}
+        return _replace_arrays(like, leaves), leaves["key"], restored["position"]
+
+    def close(self) -> None:
+        """Wait for what is being written, and raise what went wrong."""
+        try:
+            self._wait()
+        finally:
+            self._manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _wait(self) -> None:
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise OSError(
+                f"A checkpoint could not be written to {self.folder}: {error}. Those before it are as they were."
+            ) from error
+        self._write_checksums(unfinished=False)  # are there already, unless another orbax forgets to ask for them
+
+    def _write_checksums(self, *, unfinished: bool = True) -> None:
+        # Orbax asks when all files are there, and renames `300.orbax-checkpoint-tmp` to `300` afterwards.
+        for folder in self.folder.iterdir():
+            step, dot, _ = folder.name.partition(".")
+            if step.isdecimal() and (unfinished or not dot):
+                write_checksums(folder)
+
+    def _refuse_damage(self, step: int, steps: list[int]) -> None:
+        damage = find_damage(self.folder / str(step))
+        if damage is None:
+            return
+        good = [other for other in reversed(steps) if other < step and find_damage(self.folder / str(other)) is None]
+        advice = f"Step {good[0]} is good: move {step} away to resume from there." if good else "No older one is good."
+        raise CorruptCheckpoint(f"The checkpoint {self.folder / str(step)} is damaged: {damage}. {advice}")
+
+    def _refuse_mismatch(self, step: int, wanted: dict[str, jax.ShapeDtypeStruct]) -> None:
+        metadata = self._manager.item_metadata(step)["state"]
+        saved = {name: (tuple(entry.shape), jnp.dtype(entry.dtype)) for name, entry in metadata.items()}
+        ours = {name: (leaf.shape, leaf.dtype) for name, leaf in wanted.items()}
+        lines = [
+            f"  {name}: {_describe(saved.get(name))} in the checkpoint, {_describe(ours.get(name))} now"
+            for name in [*saved, *(name for name in ours if name not in saved)]
+            if saved.get(name) != ours.get(name)
+        ]
+        if lines:
+            more = f"\n  ... and {len(lines) - 5} more" if len(lines) > 5 else ""
+            raise ValueError(
+                f"{self.folder / str(step)} is of another model or optimiser:\n" + "\n".join(lines[:5]) + more
+            )
+
+
+def _named_arrays(state: TrainState, key: Any) -> dict[str, Any]:
+    """All arrays of a state, but for `finite`, true in all that is restored, and empty ones, which orbax refuses."""
+    arrays = eqx.filter(state, _is_array)
+    leaves = jax.tree_util.tree_leaves_with_path(arrays)
+    named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves if leaf.size}
+    del named[".finite"]
+    return {**named, "key": key}
+
+
+def _replace_arrays(state: TrainState, leaves: dict[str, Any]) -> TrainState:
+    def replace(path: Any, leaf: Any) -> Any:
+        return leaves.get(jax.tree_util.keystr(path), leaf) if _is_array(leaf) else leaf
+
+    state = jax.tree_util.tree_map_with_path(replace, state)
+    return eqx.tree_at(lambda s: s.finite, state, jax.device_put(jnp.ones((), bool), state.step.sharding))
+
+
+def _is_array(leaf: Any) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _storable(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=leaf.sharding)
+
+
+def _as(like: Any, restored: Any) -> Any:
+    if not _is_key(like):
+        return restored
+    return jax.random.wrap_key_data(restored, impl=jax.random.key_impl(like))
+
+
+def _describe(entry: tuple[tuple[int, ...], Any] | None) -> str:
+    return "absent" if entry is None else f"{entry[1]}[{','.join(map(str, entry[0]))}]"
+
+
+def _silence_orbax() -> None:
+    """Orbax logs what it raises, and much that is nobody's business; everybody else's records in absl's log pass."""
+    logger = logging.getLogger("absl")
+    if not any(getattr(each, "of_hamflow", False) for each in logger.filters):
+        logger.addFilter(_NoOrbax())
+
+
+class _NoOrbax(logging.Filter):
+    of_hamflow = True
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return f"{os.sep}orbax{os.sep}" not in record.pathname

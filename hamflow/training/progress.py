@@ -1,0 +1,79 @@
+"""How far the training is, how fast and how well: a bar in a terminal, a line now and then elsewhere."""
+
+import collections
+import time
+from types import TracebackType
+from typing import Any
+
+import rich.console
+import rich.progress
+
+from hamflow._types import checked
+
+
+class Progress:
+    """Show images a second, the loss and the time left; `update` takes the records of a `Recorder`.
+
+    - `num_steps`: the step at which training ends.
+    - `first_step`: the step at which it starts, for a resumed run.
+    - `console`: where to show it, the terminal by default. In a terminal a bar is drawn by a thread of its own, four
+      times a second; elsewhere (a file, a job's log) a plain line comes every `line_seconds`.
+
+    The rate is that of the last `window` steps, so the time of compilation is not in it. The loss is averaged over
+    the last 50 or so.
+    """
+
+    @checked
+    def __init__(
+        self,
+        num_steps: int,
+        *,
+        first_step: int = 0,
+        console: rich.console.Console | None = None,
+        line_seconds: float | int = 10.0,
+        window: int = 100,
+    ):
+        self._console = rich.console.Console() if console is None else console
+        self._num_steps, self._line_seconds = num_steps, line_seconds
+        self._seen: collections.deque[tuple[float, int, int]] = collections.deque(maxlen=window)
+        self._loss, self._num_seen = 0.0, 0
+        self._last_line = float("-inf")
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("training"),
+            rich.progress.BarColumn(bar_width=20),
+            rich.progress.TextColumn("{task.fields[text]}"),
+            console=self._console,
+            refresh_per_second=4,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=num_steps, completed=first_step, text="compiling")
+
+    def update(self, record: dict[str, Any]) -> None:
+        """Show a step: its `step` (from 0), `images` and `loss`."""
+        now, step = time.monotonic(), record["step"] + 1
+        self._seen.append((now, step, record["images"]))
+        self._num_seen += 1
+        self._loss += max(0.02, 1 / self._num_seen) * (record["loss"] - self._loss)
+        text = self._text(step)
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=step, text=text)
+        elif now - self._last_line >= self._line_seconds or step == self._num_steps:
+            self._last_line = now
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _text(self, step: int) -> str:
+        (start, first_step, first_images), (end, _, images) = self._seen[0], self._seen[-1]
+        text = f"step {step}/{self._num_steps}  {images} images"
+        if end > start:
+            seconds_left = round((self._num_steps - step) * (end - start) / (step - first_step))
+            hours, minutes, seconds = seconds_left // 3600, seconds_left // 60 % 60, seconds_left % 60
+            text += f"  {(images - first_images) / (end - start):.1f} images/s"
+            text += f"  {hours}:{minutes:02}:{seconds:02} left"
+        return f"{text}  loss {self._loss:.4g}"
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()

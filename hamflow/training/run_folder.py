@@ -1,0 +1,112 @@
+"""A folder for each run, named after its settings, with the settings in it as `config.json`."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from hamflow._types import checked
+from hamflow.serialization import write_atomically
+
+FREE_FIELDS = frozenset({"duration", "outdir", "resume", "dry_run"})
+"""Settings that a resumed run may change: how long it lasts and where it lies."""
+
+_ABSENT = "(absent)"
+
+
+@checked
+def make_run_folder(outdir: str | os.PathLike, name: str, config: Any) -> pathlib.Path:
+    """Make the next run folder in `outdir`, such as `00003-faces-32-oscillation-batch64-seed0`, and write its settings.
+
+    - `outdir`: the folder of all runs, made if it is not there.
+    - `name`: what to call the run; whatever is no letter, digit, dot or dash becomes a dash.
+    - `config`: a dataclass or a mapping, written to `config.json`.
+
+    Raises `NotADirectoryError` or `PermissionError`, naming `outdir`, before anything was computed.
+    """
+    outdir = pathlib.Path(outdir)
+    name = re.sub(r"[^\w.-]+", "-", name).strip("-")
+    content = _to_json(config)
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+        while True:
+            numbers = [int(match[1]) for path in outdir.iterdir() if (match := re.match(r"(\d{5,})-", path.name))]
+            folder = outdir / f"{max(numbers, default=-1) + 1:05}-{name}"
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:  # another run took the number a moment ago
+                continue
+    except (FileExistsError, NotADirectoryError):
+        raise NotADirectoryError(f"outdir {outdir} is not a folder: give another one.") from None
+    except PermissionError:
+        raise PermissionError(f"outdir {outdir} cannot be written by you: give another one.") from None
+    write_atomically(folder / "config.json", content)
+    return folder
+
+
+def read_config(folder: str | os.PathLike) -> dict[str, Any]:
+    """The settings of a run. Raises `FileNotFoundError` or `ValueError` if the folder is none of a run."""
+    path = pathlib.Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{folder} is not the folder of a run: there is no config.json in it.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}.") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds no settings.")
+    return config
+
+
+@checked
+def check_same_config(folder: str | os.PathLike, config: Any, *, free: Collection[str] = FREE_FIELDS) -> None:
+    """Raise `ValueError`, with the differences field by field, if a run was made with other settings than `config`.
+
+    Fields in `free` may differ; so may fields inside them (`duration` covers `duration.images`).
+    """
+    old, new = _flat(read_config(folder)), _flat(json.loads(_to_json(config)))
+    differences = [
+        f"  {name}: {_show(old, name)} in the run, {_show(new, name)} now"
+        for name in sorted(old.keys() | new.keys())
+        if name.partition(".")[0] not in free and old.get(name, _ABSENT) != new.get(name, _ABSENT)
+    ]
+    if differences:
+        raise ValueError(
+            f"{folder} was made with other settings:\n" + "\n".join(differences) + "\n"
+            "Resume with the settings of the run, or start a new run with these."
+        )
+
+
+def _to_json(config: Any) -> bytes:
+    return (json.dumps(_plain(config, "config"), indent=2) + "\n").encode()
+
+
+def _plain(value: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, float) and value - value != 0:  # JSON has no inf and no nan
+        return repr(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{where} is a {type(value).__name__}: a config.json holds numbers, strings, paths and lists.")
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in config.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat
+
+
+def _show(config: dict[str, Any], name: str) -> str:
+    return json.dumps(config[name]) if name in config else _ABSENT

@@ -1,0 +1,55 @@
+"""What a person reads: a bar in a terminal, plain lines in a file."""
+
+import io
+import itertools
+
+import pytest
+import rich.console
+
+from hamflow.training import Progress, progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Half a second passes between two looks."""
+    ticks = itertools.count(0.0, 0.5)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(ticks))
+
+
+def run(console, num_steps=40, *, first_step=0, steps=None, **arguments):
+    with Progress(num_steps, first_step=first_step, console=console, **arguments) as bar:
+        for n in steps or range(first_step, num_steps):
+            bar.update({"step": n, "images": 32 * (n + 1), "loss": 4.0 if n % 2 else 2.0})
+
+
+def test_plain_lines_in_a_file(clock):
+    file = io.StringIO()
+    run(rich.console.Console(file=file, width=40), line_seconds=5.0)
+    lines = file.getvalue().splitlines()
+    assert "\x1b" not in file.getvalue()
+    # One at the start, then every 5 s = 10 steps, and the last step.
+    assert [line.split()[1] for line in lines] == ["1/40", "11/40", "21/40", "31/40", "40/40"]
+    assert lines[0] == "step 1/40  32 images  loss 2"
+    # 32 images in half a second; 29 steps of half a second are left after the eleventh.
+    assert lines[1] == "step 11/40  352 images  64.0 images/s  0:00:14 left  loss 2.909"
+    assert "0:00:00 left" in lines[-1]
+
+
+def test_a_resumed_run_counts_its_own_steps(clock):
+    file = io.StringIO()
+    run(rich.console.Console(file=file, width=200), 110, first_step=100, line_seconds=0)
+    assert file.getvalue().splitlines()[1] == "step 102/110  3264 images  64.0 images/s  0:00:04 left  loss 3"
+
+
+def test_hours(clock):
+    file = io.StringIO()
+    run(rich.console.Console(file=file, width=200), 20_000, steps=[0, 1], line_seconds=0)
+    assert "2:46:39 left" in file.getvalue()  # 19998 steps of half a second
+
+
+def test_a_bar_in_a_terminal():
+    file = io.StringIO()
+    run(rich.console.Console(file=file, force_terminal=True, width=120))
+    assert "━" in file.getvalue()
+    assert "step 40/40  1280 images" in file.getvalue()
+    assert "images/s" in file.getvalue()

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from hamflow._types import Array, Float, Key
-from hamflow.networks.layers import Linear
+from hamflow.networks.layers import Linear, at_least_float32
 from hamflow.networks.normalisation import GroupNorm
 
 
@@ -51,7 +51,7 @@ class SelfAttention(eqx.Module):
         size = channels // self.heads
         qkv = self.query_key_value(self.norm(x)).reshape(height * width, 3, self.heads, size)
         q, k, v = qkv[:, 0], qkv[:, 1], qkv[:, 2]
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        dtype = at_least_float32(x.dtype)
         scores = jnp.einsum("qhc,khc->hqk", q * size**-0.5, k, preferred_element_type=dtype)
         weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
         attended = jnp.einsum("hqk,khc->qhc", weights, v).reshape(height, width, channels)

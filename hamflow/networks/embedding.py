@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hamflow._types import Array, Float, Key, ScalarLike, checked
-from hamflow.networks.layers import Linear
+from hamflow.networks.layers import Linear, at_least_float32
 
 Condition: TypeAlias = Array | np.ndarray | np.integer | int | None
 """A class label or a float vector of one example, or None for the null condition."""
@@ -193,7 +193,7 @@ class Embedding(eqx.Module):
                 "with jax.vmap, together with x"
             )
         # The sines need the precision: bfloat16 would round an angle by parts of a radian.
-        h = self.features(jnp.asarray(c_noise).astype(jnp.promote_types(dtype, jnp.float32))).astype(dtype)
+        h = self.features(jnp.asarray(c_noise).astype(at_least_float32(dtype))).astype(dtype)
         if self.condition is not None:
             h = h + self.condition(condition, dtype)
         elif condition is not None:
@@ -215,18 +215,18 @@ def _check_even(name, size):
 
 
 def _checked_label(condition, num_classes):
-    label = jnp.asarray(condition)
-    if label.shape != () or not jnp.issubdtype(label.dtype, jnp.integer):
+    traced = isinstance(condition, jax.core.Tracer)
+    # A concrete label stays with NumPy: under jit even a comparison of JAX constants is traced.
+    label = condition if traced else np.asarray(condition)
+    if label.shape != () or not np.issubdtype(label.dtype, np.integer):
         raise ValueError(
             f"condition must be an integer class label, one scalar for one example, got {label.dtype} of shape "
             f"{label.shape}; a batch of labels is mapped with jax.vmap, together with x"
         )
     message = f"condition must be a class label in [0, {num_classes}), or {num_classes} for the null class"
-    if not isinstance(label, jax.core.Tracer):
-        # With NumPy, since under jit even a comparison of constants is traced.
-        value = int(np.asarray(label))
-        if not 0 <= value <= num_classes:
-            raise ValueError(f"{message}; got {value}")
-        return label
     outside = (label < 0) | (label > num_classes)
-    return eqx.error_if(label, outside, f"{message}; check the labels, or build the network with more classes")
+    if traced:
+        return eqx.error_if(label, outside, f"{message}; check the labels, or build the network with more classes")
+    if outside:
+        raise ValueError(f"{message}; got {int(label)}")
+    return jnp.asarray(label)

@@ -51,6 +51,11 @@ class Convolution(eqx.Module):
         return _add_bias(y, self.bias)
 
 
+def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+    """float32 for half precisions, the dtype itself for others: where a sum or an angle needs the digits."""
+    return jnp.dtype("float32") if jnp.finfo(dtype).bits < 32 else jnp.dtype(dtype)
+
+
 def check_example(x: Array, shape: tuple[int, ...]) -> None:
     """Refuse an x that is not one floating example of this shape: `TypeError` for its dtype, `ValueError` otherwise."""
     if not jnp.issubdtype(x.dtype, jnp.floating):

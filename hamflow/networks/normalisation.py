@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from hamflow._types import Array, Float
+from hamflow.networks.layers import at_least_float32
 
 
 class GroupNorm(eqx.Module):
@@ -39,7 +40,7 @@ class GroupNorm(eqx.Module):
         shift: Float[Array, " channels"] | None = None,
     ) -> Float[Array, "height width channels"]:
         channels = x.shape[-1]
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        dtype = at_least_float32(x.dtype)
         h = x.astype(dtype)
 
         def over_groups(y):

@@ -33,7 +33,7 @@ class LogNormalNoise(AbstractTimeLaw):
     mean: float | Float[Array, ""]
     std: float | Float[Array, ""]
 
-    def __init__(self, mean: float = -1.2, std: float = 1.2):
+    def __init__(self, mean: float | Float[Array, ""] = -1.2, std: float | Float[Array, ""] = 1.2):
         self.mean, self.std = as_parameter(mean, "mean"), as_parameter(std, "std")
         require(self.std, lambda s: s > 0, f"std must be positive, got {self.std}")
 
@@ -62,7 +62,7 @@ class LogitNormalTime(AbstractTimeLaw):
     mean: float | Float[Array, ""]
     std: float | Float[Array, ""]
 
-    def __init__(self, mean: float = 0.0, std: float = 1.0):
+    def __init__(self, mean: float | Float[Array, ""] = 0.0, std: float | Float[Array, ""] = 1.0):
         self.mean, self.std = as_parameter(mean, "mean"), as_parameter(std, "std")
         require(self.std, lambda s: s > 0, f"std must be positive, got {self.std}")
 

@@ -51,9 +51,7 @@ def name_function(function: Any, where: str) -> str:
     if isinstance(function, type) and not _is_scalar_type(function):
         raise TypeError(f"{where} is the class {name}: save an object of it, not the class.")
     if (root in _LIBRARIES or root in sys.stdlib_module_names) and not _accepted(name, function, ()):
-        raise TypeError(
-            f"{where} is {name}: save a function of jax.nn, jax.numpy and the like, or of yours."
-        )
+        raise TypeError(f"{where} is {name}: save a function of jax.nn, jax.numpy and the like, or of yours.")
     return name
 
 

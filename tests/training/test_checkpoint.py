@@ -177,7 +177,10 @@ def test_no_checkpoint(tmp_path, folder):
         pytest.raises(FileNotFoundError, match=r"no checkpoint in .*empty: nothing was saved yet"),
     ):
         checkpoints.restore(fresh(), KEY)
-    with Checkpoints(folder) as checkpoints, pytest.raises(FileNotFoundError, match=r"step 7 in .*those there are of \[1, 2, 3\]"):
+    with (
+        Checkpoints(folder) as checkpoints,
+        pytest.raises(FileNotFoundError, match=r"step 7 in .*those there are of \[1, 2, 3\]"),
+    ):
         checkpoints.restore(fresh(), KEY, step=7)
 
 

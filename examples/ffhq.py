@@ -7,7 +7,7 @@
 FFHQ at 64x64 with the published recipe, on however many GPUs there are (a zip in the EDM layout, or a folder):
 
     python examples/ffhq.py --data ffhq-64x64.zip --resolution 64 --batch 256 --duration 200 --lr 2e-4 --lr-rampup 10 \\
-        --no-lr-decay --dropout 0.05 --xflip --channels 128 --multipliers 1 2 2 2 --blocks 4 --attention 16 --patch 1 \\
+        --no-lr-decay --dropout 0.05 --xflip --channels 128 --multipliers 1 2 2 2 --blocks 4 4 4 4 --attention 16 \\
         --sampling-steps 40
 
 A run folder holds `samples.png`, `loss.png`, `model.safetensors` (the average model, for `hamflow.load`), `config.json`,
@@ -52,16 +52,16 @@ class Config:
     # Flow
     flow: Literal["oscillation", "diffusion", "flow-matching", "reflection"] = "oscillation"
     # Network: a DDPM++ U-Net
-    channels: int = 64  # at the finest level
-    multipliers: tuple[int, ...] = (1, 2)  # of the channels, one a level
-    blocks: int = 1  # residual blocks a level
-    attention: tuple[int, ...] = (8,)  # sides of the feature maps with attention
-    patch: int = 2  # pictures enter as patch x patch blocks: 1 for quality, 2 for speed
+    channels: int = 32  # what the multipliers multiply
+    multipliers: tuple[int, ...] = (1, 1, 2)  # of the channels, one a level
+    blocks: tuple[int, ...] = (0, 1, 1)  # residual blocks, one number a level (a decoder has one more)
+    attention: tuple[int, ...] = ()  # sides of the feature maps with attention (the smallest always has it)
+    patch: int = 1  # pictures enter as patch x patch blocks: 1 for quality, 2 for speed
     dropout: float = 0.0
     # Training
     batch: int = 32  # over all devices
-    duration: float = 0.03  # millions of images
-    lr: float = 1e-3  # Adam's learning rate
+    duration: float = 0.02  # millions of images
+    lr: float = 2e-3  # Adam's learning rate
     lr_rampup: float = 0.005  # millions of images until it is reached
     lr_decay: bool = True  # take it to zero at the end by a cosine
     ema: float = 0.5  # half-life of the average model, millions of images (EDM's ramp-up shortens it early on)
@@ -207,13 +207,13 @@ def parse() -> Config:
     default = Config()
     if run is not None:
         saved = training.read_config(run)
-        kinds = {"data": Path, "outdir": Path, "multipliers": tuple, "attention": tuple}
+        kinds = {"data": Path, "outdir": Path, "multipliers": tuple, "blocks": tuple, "attention": tuple}
         known = {field.name for field in dataclasses.fields(Config)}
         saved = {k: kinds[k](v) if k in kinds and v is not None else v for k, v in saved.items() if k in known}
         default = dataclasses.replace(default, **saved)
     config = tyro.cli(Config, default=default, description=__doc__)
     if config.smoke:
-        small = {"channels": 8, "multipliers": (1, 1), "batch": 8, "num_samples": 4, "sampling_steps": 2}
+        small = {"channels": 8, "multipliers": (1, 1), "blocks": (1, 1), "batch": 8, "num_samples": 4, "sampling_steps": 2}
         config = dataclasses.replace(config, **small, duration=16e-6, save_every=8e-6)
     return config
 

@@ -113,7 +113,7 @@ def board(config: Config) -> None:
     key_data, key_network, key_model, key_train, key_sample, *keys = jr.split(jr.key(config.seed + 1), 10)
     data = checkerboard(key_data, config.num_points)
     flow = hf.reflection()
-    network = MLP((2,), width=config.width, depth=config.depth, key=key_network)
+    network = MLP((2,), width=config.width, depth=config.depth, position_octaves=4, key=key_network)  # sharp edges
     model = hf.Preconditioned.from_data(network, flow, data, key_model)
     model = train(model, flow, data, key_train, config)
 

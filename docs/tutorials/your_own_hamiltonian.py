@@ -123,8 +123,8 @@ print(f"largest difference of the distribution functions {distance:.4f}, of whic
 # %%
 
 
-def train(flow, data, num_steps=1500):
-    network = MLP((2,), width=128, depth=3, key=jr.key(2))
+def train(flow, data, num_steps=1500, **options):
+    network = MLP((2,), width=128, depth=3, **options, key=jr.key(2))
     model = hf.Preconditioned.from_data(network, flow, data, jr.key(3))
     params, static = eqx.partition(model, model.trainable())
     optimizer = optax.adam(optax.cosine_decay_schedule(2e-3, num_steps))
@@ -174,7 +174,7 @@ gas = hf.Flow(
     prior=hf.UniformPrior(-1.0, 1.0),
 )
 board = checkerboard(jr.key(6), 20_000)
-model = train(gas, board)
+model = train(gas, board, position_octaves=4)  # sharp edges
 samples = hf.generate(model, gas, jr.key(7), (20_000, 2), num_steps=40)
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.2))
 for ax, t in zip(axes, (0.0, 0.5, 8.0)):

@@ -59,6 +59,7 @@ def tiny(ffhq, photographs):
         xflip=True,
         channels=4,
         multipliers=(1,),
+        blocks=(1,),
         attention=(),
         batch=4,
         duration=8e-6,
@@ -105,7 +106,7 @@ def test_resume_goes_on_with_the_settings_of_the_run(ffhq, finished, monkeypatch
 
 def test_resume_with_another_setting_shows_the_difference(ffhq, finished, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ffhq.py", "--resume", str(finished), "--lr", "0.5"])
-    with pytest.raises(ValueError, match=r"lr: 0\.001 in the run, 0\.5 now"):
+    with pytest.raises(ValueError, match=r"lr: 0\.002 in the run, 0\.5 now"):
         ffhq.main(ffhq.parse())
 
 
@@ -118,7 +119,9 @@ def test_dry_run_leaves_nothing(ffhq, tiny, tmp_path, capsys):
 def test_not_finite_stops_before_the_update(ffhq, tiny, tmp_path):
     """A learning rate of 1e30 makes the weights overflow: step 1 or a later one has no finite loss."""
     huge = dataclasses.replace(tiny, outdir=tmp_path, lr=1e30, lr_rampup=0.0, duration=40e-6)
-    with pytest.raises(SystemExit, match=r"(?s)Step \d+: the loss is .*Indices of the batch: .*last good state is saved"):
+    with pytest.raises(
+        SystemExit, match=r"(?s)Step \d+: the loss is .*Indices of the batch: .*last good state is saved"
+    ):
         ffhq.main(huge)
     (folder,) = tmp_path.iterdir()
     assert not (folder / "samples.png").exists()

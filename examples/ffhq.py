@@ -10,8 +10,8 @@ FFHQ at 64x64 with the published recipe, on however many GPUs there are (a zip i
         --no-lr-decay --dropout 0.05 --xflip --channels 128 --multipliers 1 2 2 2 --blocks 4 4 4 4 --attention 16 \\
         --sampling-steps 40
 
-A run folder holds `samples.png`, `loss.png`, `model.safetensors` (the average model, for `hamflow.load`), `config.json`,
-`stats.jsonl` (one line a step) and `checkpoints/`.
+A run folder holds `samples.png`, `loss.png`, `model.safetensors` (the average model, for `hamflow.load`),
+`config.json`, `stats.jsonl` (one line a step) and `checkpoints/`.
 """
 
 import dataclasses
@@ -27,7 +27,6 @@ import jax.numpy as jnp
 import jax.random as jr
 import matplotlib
 import matplotlib.pyplot as plt
-import numpy as np
 import optax
 import tyro
 
@@ -59,8 +58,8 @@ class Config:
     patch: int = 1  # pictures enter as patch x patch blocks: 1 for quality, 2 for speed
     dropout: float = 0.0
     # Training
-    batch: int = 32  # over all devices
-    duration: float = 0.02  # millions of images
+    batch: int = 16  # over all devices
+    duration: float = 0.0135  # millions of images
     lr: float = 2e-3  # Adam's learning rate
     lr_rampup: float = 0.005  # millions of images until it is reached
     lr_decay: bool = True  # take it to zero at the end by a cosine
@@ -103,7 +102,9 @@ def main(config: Config) -> None:
     if config.dry_run:
         print(json.dumps(dataclasses.asdict(config), indent=2, default=str))
         return
-    first = next(iter(batches(source, min(1024, len(source)), seed=config.seed)))["image"]  # errors show before a folder is made
+    first = next(iter(batches(source, min(1024, len(source)), seed=config.seed)))[
+        "image"
+    ]  # errors show before a folder is made
     sample = to_float(jnp.asarray(first))
 
     # -- flow and network --------------------------------------------------------------------------------------------
@@ -185,7 +186,9 @@ def main(config: Config) -> None:
     if stop.requested:
         sys.exit(f"Stopped after step {int(state.step)}. To go on: python examples/ffhq.py --resume {folder}")
     seconds = time.monotonic() - started
-    print(f"{(num_steps - start_step) * config.batch / seconds:.1f} images/s over {seconds:.0f} s, compilation included")
+    print(
+        f"{(num_steps - start_step) * config.batch / seconds:.1f} images/s over {seconds:.0f} s, compilation included"
+    )
 
     # -- samples -----------------------------------------------------------------------------------------------------
     model = jax.tree.map(lambda leaf: jax.device_put(leaf, jax.devices()[0]) if eqx.is_array(leaf) else leaf, state.ema)
@@ -213,7 +216,14 @@ def parse() -> Config:
         default = dataclasses.replace(default, **saved)
     config = tyro.cli(Config, default=default, description=__doc__)
     if config.smoke:
-        small = {"channels": 8, "multipliers": (1, 1), "blocks": (1, 1), "batch": 8, "num_samples": 4, "sampling_steps": 2}
+        small = {
+            "channels": 8,
+            "multipliers": (1, 1),
+            "blocks": (1, 1),
+            "batch": 8,
+            "num_samples": 4,
+            "sampling_steps": 2,
+        }
         config = dataclasses.replace(config, **small, duration=16e-6, save_every=8e-6)
     return config
 

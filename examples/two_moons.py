@@ -48,7 +48,9 @@ class Config:
     smoke: bool = False  # a few steps of everything, to see that it runs
 
 
-def train(model: hf.Preconditioned, flow: hf.Flow, data: jax.Array, key: jax.Array, config: Config) -> hf.Preconditioned:
+def train(
+    model: hf.Preconditioned, flow: hf.Flow, data: jax.Array, key: jax.Array, config: Config
+) -> hf.Preconditioned:
     """All steps in one `lax.scan`: one compilation, no Python between steps."""
     optimizer = optax.adam(optax.cosine_decay_schedule(config.lr, config.steps))
     params, static = eqx.partition(model, model.trainable())
@@ -121,7 +123,9 @@ def board(config: Config) -> None:
     figure, axes = plt.subplots(1, 6, figsize=(15, 3), layout="constrained")
     for ax, t, key in zip(axes, shown, keys, strict=False):
         plotting.density(ax, flow.sample_state(key, data, jnp.full((len(data),), t)).position, extent=1.0)
-    plotting.density(axes[-1], hf.generate(model, flow, key_sample, (config.num_samples, 2), config.sampling_steps), 1.0)
+    plotting.density(
+        axes[-1], hf.generate(model, flow, key_sample, (config.num_samples, 2), config.sampling_steps), 1.0
+    )
     plotting.label_panels(axes, [f"t = {t:g}" for t in shown] + ["and back: generated"])
     plotting.save_figure(figure, config.outdir / "checkerboard.png")
 

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from ._parameters import as_parameter, fit, require
-from ._types import Array, Float
+from ._types import Array, Float, checked
 
 if TYPE_CHECKING:  # type checkers know the plain class variable
     from typing import ClassVar as AbstractClassVar
@@ -87,7 +88,8 @@ class Box(AbstractDomain):
 
     flips_momentum: ClassVar[bool] = True
 
-    def __init__(self, lower: float | Array, upper: float | Array):
+    @checked
+    def __init__(self, lower: ArrayLike, upper: ArrayLike):
         self.lower, self.upper = _bounds(lower, upper, "Box")
 
     def fold(
@@ -124,7 +126,8 @@ class Torus(AbstractDomain):
 
     flips_momentum: ClassVar[bool] = False
 
-    def __init__(self, lower: float | Array, upper: float | Array):
+    @checked
+    def __init__(self, lower: ArrayLike, upper: ArrayLike):
         self.lower, self.upper = _bounds(lower, upper, "Torus")
 
     def fold(

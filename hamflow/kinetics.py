@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.typing import ArrayLike
 
 from . import _linear as linear
 from ._parameters import as_parameter, is_concrete, require
@@ -68,7 +69,8 @@ class GaussianKinetic(AbstractKinetic):
 
     reaches_every_velocity: ClassVar[bool] = True
 
-    def __init__(self, mass: float | Array = 1.0):
+    @checked
+    def __init__(self, mass: ArrayLike = 1.0):
         self.mass = as_parameter(mass, "mass")
         if not linear.is_square(jnp.shape(self.mass)):
             require(self.mass, lambda m: jnp.asarray(m) > 0, f"mass must be positive, got {self.mass}")

@@ -7,10 +7,11 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+from jax.typing import ArrayLike
 
 from . import _linear as linear
 from ._parameters import as_parameter, fit, is_concrete, require
-from ._types import Array, Float, PRNGKeyArray, Scalar
+from ._types import Array, Float, PRNGKeyArray, Scalar, checked
 from .domains import Box
 
 
@@ -42,7 +43,8 @@ class NormalPrior(eqx.Module):
     mean: float | Float[Array, "..."]
     scale: float | Float[Array, "..."]
 
-    def __init__(self, mean: float | Array = 0.0, scale: float | Array = 1.0):
+    @checked
+    def __init__(self, mean: ArrayLike = 0.0, scale: ArrayLike = 1.0):
         self.mean = as_parameter(mean, "mean")
         self.scale = as_parameter(scale, "scale")
         if not linear.is_square(jnp.shape(self.scale)):
@@ -82,7 +84,8 @@ class UniformPrior(eqx.Module):
     lower: float | Float[Array, "..."]
     upper: float | Float[Array, "..."]
 
-    def __init__(self, lower: float | Array = -1.0, upper: float | Array = 1.0):
+    @checked
+    def __init__(self, lower: ArrayLike = -1.0, upper: ArrayLike = 1.0):
         box = Box(lower, upper)  # the same checks
         self.lower, self.upper = box.lower, box.upper
 

@@ -4,6 +4,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from . import _linear as linear
 from ._parameters import as_parameter, is_concrete, require
@@ -17,7 +18,8 @@ from .priors import NormalPrior, UniformPrior
 from .system import Hamiltonian
 
 
-def diffusion(horizon: float = 80.0, data_std: float = 0.5, data_mean: float | Array = 0.0) -> Flow:
+@checked
+def diffusion(horizon: ScalarLike = 80.0, data_std: ScalarLike = 0.5, data_mean: ArrayLike = 0.0) -> Flow:
     """Diffusion: no force, independent momenta, x_t = x_0 + t p_0; sigma = t, EDM's variance-exploding form.
 
     Args:
@@ -36,7 +38,8 @@ def flow_matching() -> Flow:
     return Flow(Hamiltonian(ZeroPotential(), GaussianKinetic()), CondOTCoupling(), 1.0, NormalPrior())
 
 
-def oscillation(frequency: float = 1.0) -> Flow:
+@checked
+def oscillation(frequency: ScalarLike = 1.0) -> Flow:
     """Oscillation: x_t = cos(wt) x_0 + sin(wt)/w p_0, T = pi / (2 w); exactly N(0, I / w^2) at T.
 
     Args:
@@ -48,7 +51,8 @@ def oscillation(frequency: float = 1.0) -> Flow:
     return Flow(system, IndependentCoupling(), math.pi / (2.0 * w), NormalPrior(0.0, 1.0 / w))
 
 
-def reflection(lower: float | Array = -1.0, upper: float | Array = 1.0, horizon: float = 3.0) -> Flow:
+@checked
+def reflection(lower: ArrayLike = -1.0, upper: ArrayLike = 1.0, horizon: ScalarLike = 3.0) -> Flow:
     """Reflection: free motion in a box with walls; about uniform at T.
 
     Args:

@@ -2,10 +2,15 @@
 
 import jax
 import pytest
+from hypothesis import settings
 
 # A silent promotion is how a float32 model becomes float64, or a per-example rule meets a batch axis.
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# The same examples in every run, and nothing written beside the tests.
+settings.register_profile("hamflow", derandomize=True, database=None, deadline=None, max_examples=50)
+settings.load_profile("hamflow")
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Ten minutes
 #
-# A flow carries data to noise by the laws of mechanics, and a learned velocity carries noise back. This page builds one,
-# looks at it, trains it and samples it. Everything on it was run when the page was built.
+# A flow carries data to noise by the laws of mechanics, and a learned velocity carries noise back. This page builds
+# one, looks at it, trains it and samples it. Everything on it was run when the page was built.
 
 # %%
 import equinox as eqx
@@ -18,9 +18,9 @@ from hamflow import plotting
 # %% [markdown]
 # ## A flow is four objects
 #
-# A system (what pushes, what moves, and where), a coupling (the first momentum of each datum), a horizon and a prior. Here a
-# spring: after a quarter of its period, position and momentum have changed places, so the positions are Gaussian
-# whatever the data were. `hf.oscillation(frequency=1.0)` is short for this.
+# A system (what pushes, what moves, and where), a coupling (the first momentum of each datum), a horizon and a prior.
+# Here a spring: after a quarter of its period, position and momentum have changed places, so the positions are
+# Gaussian whatever the data were. `hf.oscillation(frequency=1.0)` is short for this.
 
 # %%
 flow = hf.Flow(
@@ -31,8 +31,8 @@ flow = hf.Flow(
 )
 
 # %% [markdown]
-# Data live at $t = 0$ and the prior at the horizon, here and everywhere in hamflow. Each datum gets a momentum and moves; in
-# the plane of position and velocity the whole cloud turns by a quarter.
+# Data live at $t = 0$ and the prior at the horizon, here and everywhere in hamflow. Each datum gets a momentum and
+# moves; in the plane of position and velocity the whole cloud turns by a quarter.
 
 # %% alt="Phase portrait of two clusters that turn by a quarter of a circle"
 mixture = hf.GaussianMixturePotential(
@@ -67,9 +67,9 @@ print("grid:", hf.rho_grid(flow, 6))
 # %% [markdown]
 # ## Sampling with the exact velocity
 #
-# For a mixture of Gaussians the velocity predictor $V^*(t, x) = \mathbb{E}[v_t \mid x_t = x]$ is known, so sampling can be
-# judged before anything is learned. `generate` draws from the prior and follows it down to $t = 0$: 18 steps of Heun's
-# method, 35 evaluations.
+# For a mixture of Gaussians the velocity predictor $V^*(t, x) = \mathbb{E}[v_t \mid x_t = x]$ is known, so sampling
+# can be judged before anything is learned. `generate` draws from the prior and follows it down to $t = 0$: 18 steps
+# of Heun's method, 35 evaluations.
 
 # %% alt="Histogram of samples against the exact density"
 exact = hf.MixtureVelocity(mixture, flow)
@@ -83,9 +83,9 @@ plt.show()
 # %% [markdown]
 # ## Training
 #
-# Now data whose velocity nobody knows. A network of any kind is called as `network(c_noise, x, condition, key)` on one
-# example; `Preconditioned` puts the scalings around it that give it inputs and targets of unit variance. The loss is one
-# function, and the loop is yours.
+# Now data whose velocity nobody knows. A network of any kind is called as `network(c_noise, x, condition, key)` on
+# one example; `Preconditioned` puts the scalings around it that give it inputs and targets of unit variance. The loss
+# is one function, and the loop is yours.
 
 # %%
 from hamflow.data import two_moons
@@ -130,8 +130,8 @@ plt.show()
 # %% [markdown]
 # ## Another flow is one line
 #
-# Diffusion, flow matching and a box with walls: the training code above would not change. Walls make a flow that is not
-# linear; `Preconditioned.from_data` then measures what the others have as formulas.
+# Diffusion, flow matching and a box with walls: the training code above would not change. Walls make a flow that is
+# not linear; `Preconditioned.from_data` then measures what the others have as formulas.
 
 # %%
 flows = {

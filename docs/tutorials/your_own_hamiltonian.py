@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Your own Hamiltonian
 #
-# A Hamiltonian of your own is a module with one method, its energy; the force follows by differentiation. In this version a
-# flow also needs the motion in closed form. This page writes a potential that hamflow does not have, gives it one, tests
-# it, trains it and samples it; and then a system that needs no new class at all.
+# A Hamiltonian of your own is a module with one method, its energy; the force follows by differentiation. In this
+# version a flow also needs the motion in closed form. This page writes a potential that hamflow does not have, gives
+# it one, tests it, trains it and samples it; and then a system that needs no new class at all.
 
 # %%
 import equinox as eqx
@@ -21,8 +21,8 @@ from hamflow.networks import MLP
 # %% [markdown]
 # ## A hill instead of a valley
 #
-# The oscillation uses a spring. What of the opposite, a hill with the data near its top? The energy is
-# $U = -k^2|x|^2/2$, the equation $\ddot x = k^2 x$, and its solution
+# The oscillation uses a spring. What of the opposite, a hill with the data near its top? The energy is $U =
+# -k^2|x|^2/2$, the equation $\ddot x = k^2 x$, and its solution
 #
 # $$x_t = \cosh(kt)\, x_0 + \frac{\sinh(kt)}{k}\, p_0, \qquad p_t = k \sinh(kt)\, x_0 + \cosh(kt)\, p_0.$$
 #
@@ -52,8 +52,8 @@ class Hill(hf.AbstractPotential, hf.AbstractSolvable):
 system = hf.Hamiltonian(Hill(rate=0.5), hf.GaussianKinetic())
 
 # %% [markdown]
-# `propagator` returns None where the formula does not hold, here for another mass or with walls. A flow of such a system is
-# refused when it is built, with a message that says what to do.
+# `propagator` returns None where the formula does not hold, here for another mass or with walls. A flow of such a
+# system is refused when it is built, with a message that says what to do.
 
 # %%
 try:
@@ -64,8 +64,8 @@ except ValueError as error:
 # %% [markdown]
 # ## Is it right?
 #
-# Do not trust a closed form: ask the physics. Along the motion the energy must stand still, position and momentum must
-# change as the vector field says, and the flow map must be symplectic, $J^\top \Omega J = \Omega$.
+# Do not trust a closed form: ask the physics. Along the motion the energy must stand still, position and momentum
+# must change as the vector field says, and the flow map must be symplectic, $J^\top \Omega J = \Omega$.
 
 # %%
 propagator = system.propagator()
@@ -95,10 +95,10 @@ print("symplectic to", jnp.abs(jacobian.T @ omega @ jacobian - omega).max())
 # %% [markdown]
 # ## From a system to a flow
 #
-# On the hill noise and data both grow, and their ratio $\sigma = \tanh(kt)/k$ levels off at $1/k$: the law at the horizon is
-# never exactly Gaussian. With $k = 0.1$ and $T = 30$ the data have a tenth of the noise's size. A Gaussian of the right
-# variance is the prior, and how wrong it is should be measured, not hoped: for two moons of unit variance, the distance between
-# the two distribution functions.
+# On the hill noise and data both grow, and their ratio $\sigma = \tanh(kt)/k$ levels off at $1/k$: the law at the
+# horizon is never exactly Gaussian. With $k = 0.1$ and $T = 30$ the data have a tenth of the noise's size. A Gaussian
+# of the right variance is the prior, and how wrong it is should be measured, not hoped: for two moons of unit
+# variance, the distance between the two distribution functions.
 
 # %%
 rate, horizon = 0.1, 30.0
@@ -115,7 +115,8 @@ data = two_moons(jr.key(0), 20_000)
 last = flow.sample_state(jr.key(1), data, jnp.full((len(data),), horizon)).position[:, 0]
 normal = jax.scipy.stats.norm.cdf(jnp.sort(last) / flow.prior.scale)
 distance = jnp.abs(normal - (jnp.arange(len(data)) + 0.5) / len(data)).max()
-print(f"largest difference of the distribution functions {distance:.4f}, of which noise about {0.87 / len(data) ** 0.5:.4f}")
+print(f"largest difference of the distribution functions: {distance:.4f}")
+print(f"what the noise of {len(data)} draws alone makes:     {0.87 / len(data) ** 0.5:.4f}")
 
 # %% [markdown]
 # Nothing else is new. The flow is linear, so scalings, noise scale and grid have their formulas already.
@@ -162,9 +163,9 @@ plt.show()
 # %% [markdown]
 # ## Walls and a speed limit
 #
-# Many systems need no class of their own. Free motion has a closed form in every domain with every kinetic energy that suits
-# it, so a relativistic gas in a box, in which nothing moves faster than $c = 1$, is a line. It is not linear: the scalings
-# are measured.
+# Many systems need no class of their own. Free motion has a closed form in every domain with every kinetic energy
+# that suits it, so a relativistic gas in a box, in which nothing moves faster than $c = 1$, is a line. It is not
+# linear: the scalings are measured.
 
 # %% alt="A checkerboard, the law at three times in the box, and samples"
 gas = hf.Flow(
@@ -177,7 +178,7 @@ board = checkerboard(jr.key(6), 20_000)
 model = train(gas, board, position_octaves=4)  # sharp edges
 samples = hf.generate(model, gas, jr.key(7), (20_000, 2), num_steps=40)
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.2))
-for ax, t in zip(axes, (0.0, 0.5, 8.0)):
+for ax, t in zip(axes, (0.0, 0.5, 8.0), strict=False):
     plotting.density(ax, gas.sample_state(jr.key(8), board, jnp.full((len(board),), t)).position, extent=1.0, bins=60)
 plotting.density(axes[3], samples, extent=1.0, bins=60)
 plotting.label_panels(axes, ["t = 0", "t = 0.5", "t = 8, the horizon", "generated"])

@@ -1,10 +1,10 @@
 """The two layers with weights: a linear map of channels and a convolution, channels last.
 
-An image is (height, width, channel) inside a network, because XLA's convolutions on the CPU are 6 to 10% faster so, and
+An image is (height, width, channel) inside a network, because XLA's convolutions on the CPU are 2 to 10% faster so, and
 because the tensor cores of a GPU read it so. Parameters are stored in JAX's default float and **cast to the dtype of
 what they meet**: the same float32 network runs on float32, float64 or bfloat16 and never promotes.
 
-Every activation between layers is SiLU: smooth, as the divergence of a velocity wants it, and as fast as any here.
+Every activation between layers is SiLU: smooth, as the divergence of a velocity wants it.
 """
 
 import equinox as eqx

@@ -58,7 +58,8 @@ class UNet(eqx.Module):
         groups: at most so many in a norm; each takes the largest number that divides its channels and leaves 4 a group.
         adaptive_scale: the embedding gives each block a scale and a shift after the norm; False gives a shift before
             it, as DDPM++ was published.
-        patch_size: the network sees patches of so many pixels a side as channels; 2 costs about a quarter.
+        patch_size: the network sees patches of so many pixels a side as channels; 2 leaves a quarter of
+            the positions to compute.
         noise_features: how c_noise is spread; `SinusoidalFeatures(base_channels)` unless given.
         checkpoint: recompute each block in the backward pass, which then keeps only the inputs of blocks.
         dtype: of the computation in the blocks, such as "bfloat16"; x's own unless given. Parameters, the statistics of

@@ -1,10 +1,11 @@
 """The harmonic oscillator."""
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from .. import _linear as linear
 from .._parameters import as_parameter
-from .._types import Array, Float, Scalar
+from .._types import Array, Float, Scalar, checked
 from ..domains import AbstractDomain, Euclidean
 from ..kinetics import AbstractKinetic, GaussianKinetic
 from ..propagators import AbstractPropagator, AbstractSolvable, HarmonicMotion
@@ -23,7 +24,8 @@ class HarmonicPotential(AbstractPotential, AbstractSolvable):
 
     frequency: float | Float[Array, "..."]
 
-    def __init__(self, frequency: float | Array = 1.0):
+    @checked
+    def __init__(self, frequency: ArrayLike = 1.0):
         self.frequency = as_parameter(frequency, "frequency")
 
     def energy(self, t: Scalar, position: Float[Array, "*event"]) -> Scalar:

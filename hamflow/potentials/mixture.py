@@ -5,9 +5,10 @@ import math
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+from jax.typing import ArrayLike
 
 from .._parameters import as_parameter, cast, require
-from .._types import Array, Float, PRNGKeyArray, Scalar
+from .._types import Array, Float, PRNGKeyArray, Scalar, checked
 from .base import AbstractPotential
 
 
@@ -29,7 +30,8 @@ class GaussianMixturePotential(AbstractPotential):
     stds: Float[Array, "k ..."]
     weights: Float[Array, "k"]
 
-    def __init__(self, means: Array, stds: Array, weights: Array):
+    @checked
+    def __init__(self, means: ArrayLike, stds: ArrayLike, weights: ArrayLike):
         means, stds, weights = (
             jnp.asarray(as_parameter(value, name))
             for value, name in ((means, "means"), (stds, "stds"), (weights, "weights"))

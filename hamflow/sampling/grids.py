@@ -37,7 +37,8 @@ def rho_grid(
     if not (0 < sigma_min < sigma_max and rho > 0):
         raise ValueError(f"need 0 < sigma_min < sigma_max and rho > 0, got {sigma_min}, {sigma_max} and {rho}")
     horizon = jnp.asarray(flow.horizon, float)
-    last = jnp.minimum(flow.noise_scale.log_sigma(horizon), math.log(sigma_max))
+    scale = flow.noise_scale
+    last = jnp.minimum(scale.log_sigma(horizon), math.log(sigma_max))
     require(
         last,
         lambda log_sigma: log_sigma > math.log(sigma_min),
@@ -46,6 +47,12 @@ def rho_grid(
     )
     first = jnp.exp(last / rho)
     ramp = jnp.linspace(0.0, 1.0, max(num_steps, 2))[1:num_steps]
-    sigma = (first + ramp * (sigma_min ** (1.0 / rho) - first)) ** rho
-    inner = flow.noise_scale.time(jnp.log(sigma))
+    # Where sigma_min lies below the scale's whole range, its time is 0: end one even step before the smallest sigma.
+    least = jnp.exp(scale.log_sigma(jnp.zeros_like(horizon)) / rho)
+    end = jnp.where(
+        scale.time(jnp.full_like(horizon, math.log(sigma_min))) > 0,
+        sigma_min ** (1.0 / rho),
+        first + (num_steps - 1) / num_steps * (least - first),
+    )
+    inner = scale.time(rho * jnp.log(first + ramp * (end - first)))
     return jnp.concatenate([horizon[None], inner, jnp.zeros((1,))])

@@ -1,4 +1,4 @@
-"""The main example, run as a user runs it, on tiny settings: what it leaves, how it goes on, and what bad input gets."""
+"""The main example, run as a user runs it, on tiny settings: what it leaves, how it goes on, what bad input gets."""
 
 import dataclasses
 import importlib.util
@@ -22,7 +22,8 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "ffhq.py"
 def ffhq():
     """The script as a module."""
     spec = importlib.util.spec_from_file_location("ffhq", SCRIPT)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["ffhq"] = module
     spec.loader.exec_module(module)

@@ -1,0 +1,74 @@
+"""Exact laws and velocities that hamflow does not have: mixtures of Gaussians on the line, in a box and on a torus.
+
+For data from a mixture well inside the domain and independent momenta of unit deviation, the law at t is a sum over
+mirror images (the heat kernel with reflecting walls), on a torus over copies; and V = -t grad log q_t (THEORY 4).
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import optimize, special
+
+import hamflow as hf
+
+
+class ImageVelocity(eqx.Module):
+    """-t grad log q_t in a box or a torus lower..upper: each coordinate of a component is summed over its images."""
+
+    means: jnp.ndarray  # (k, *event)
+    stds: jnp.ndarray
+    log_weights: jnp.ndarray
+    lower: float = eqx.field(static=True)
+    upper: float = eqx.field(static=True)
+    walls: bool = eqx.field(static=True)
+    images: int = eqx.field(static=True)
+
+    def log_density(self, t, x):
+        """log q_t(x), exact up to images further than 6 standard deviations."""
+        length = self.upper - self.lower
+        shift = jnp.arange(-self.images, self.images + 1, dtype=x.dtype) * (2 * length if self.walls else length)
+        shift = shift.reshape((-1,) + (1,) * (x.ndim + 1))
+        centres = self.means.astype(x.dtype)[None] + shift
+        if self.walls:
+            mirrored = 2 * self.lower - self.means.astype(x.dtype)[None] + shift
+            centres = jnp.concatenate([centres, mirrored])
+        variance = self.stds.astype(x.dtype) ** 2 + t**2
+        exponent = -0.5 * (x[None, None] - centres) ** 2 / variance[None]
+        coordinates = jax.nn.logsumexp(exponent, axis=0) - 0.5 * jnp.log(variance)
+        components = jnp.sum(coordinates, axis=tuple(range(1, coordinates.ndim)))
+        return jax.nn.logsumexp(self.log_weights.astype(x.dtype) + components)
+
+    def __call__(self, t, x, condition=None, key=None):
+        return -t * jax.grad(lambda x: self.log_density(t, x))(x)
+
+
+def reflection_velocity(mixture, lower=-1.0, upper=1.0, images=5) -> ImageVelocity:
+    return _images(mixture, lower, upper, True, images)
+
+
+def torus_velocity(mixture, lower=-1.0, upper=1.0, images=10) -> ImageVelocity:
+    return _images(mixture, lower, upper, False, images)
+
+
+def torus_flow(lower=-1.0, upper=1.0, horizon=3.0) -> hf.Flow:
+    """Free motion on a circle a coordinate: about uniform at the horizon, as in a box."""
+    system = hf.Hamiltonian(hf.ZeroPotential(), hf.GaussianKinetic(), hf.Torus(lower, upper))
+    return hf.Flow(system, hf.IndependentCoupling(), horizon, hf.UniformPrior(lower, upper))
+
+
+def _images(mixture, lower, upper, walls, images):
+    stds = mixture.stds_of(mixture.means.dtype)
+    return ImageVelocity(mixture.means, stds, jnp.log(mixture.weights), lower, upper, walls, images)
+
+
+def mixture_cdf(x, means, stds, weights):
+    """P(X <= x) of a mixture of Gaussians on the line, in numpy."""
+    return np.sum(weights * special.ndtr((np.asarray(x)[..., None] - means) / stds), axis=-1)
+
+
+def mixture_quantile(p, means, stds, weights):
+    """The inverse of `mixture_cdf`, to rounding, at each of the numbers `p`."""
+    low, high = np.min(means - 40 * stds), np.max(means + 40 * stds)
+    solve = [optimize.brentq(lambda x, p=p: mixture_cdf(x, means, stds, weights) - p, low, high, xtol=1e-13) for p in p]
+    return np.array(solve)

@@ -6,14 +6,15 @@
 
 FFHQ at 64x64 with the published recipe, on however many GPUs there are (a zip in the EDM layout, or a folder):
 
-    python examples/ffhq.py --data ffhq-64x64.zip --resolution 64 --batch 256 --duration 200 --lr 2e-4 --lr-rampup 10 \\
-        --no-lr-decay --dropout 0.05 --xflip --channels 128 --multipliers 1 2 2 2 --blocks 4 4 4 4 --attention 16 \\
-        --sampling-steps 40
+    python examples/ffhq.py --data ffhq-64x64.zip --resolution 64 --batch 256 --duration 200 --lr 2e-4 \\
+        --lr-rampup 10 --no-lr-decay --beta2 0.999 --dropout 0.05 --xflip --channels 128 --multipliers 1 2 2 2 \\
+        --blocks 4 4 4 4 --attention 16 --sampling-steps 40
 
 A run folder holds `samples.png`, `loss.png`, `model.safetensors` (the average model, for `hamflow.load`),
 `config.json`, `stats.jsonl` (one line a step) and `checkpoints/`.
 """
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -61,8 +62,9 @@ class Config:
     batch: int = 16  # over all devices
     duration: float = 0.0135  # millions of images
     lr: float = 2e-3  # Adam's learning rate
-    lr_rampup: float = 0.005  # millions of images until it is reached
+    lr_rampup: float = 0.001  # millions of images until it is reached
     lr_decay: bool = True  # take it to zero at the end by a cosine
+    beta2: float = 0.99  # of Adam's second moment; .999 for runs of many thousand steps
     ema: float = 0.5  # half-life of the average model, millions of images (EDM's ramp-up shortens it early on)
     seed: int = 0
     # Output
@@ -102,10 +104,10 @@ def main(config: Config) -> None:
     if config.dry_run:
         print(json.dumps(dataclasses.asdict(config), indent=2, default=str))
         return
-    first = next(iter(batches(source, min(1024, len(source)), seed=config.seed)))[
-        "image"
-    ]  # errors show before a folder is made
-    sample = to_float(jnp.asarray(first))
+    # What the pictures or the batch size are refused for is said here, before a folder is made.
+    batches(source, config.batch, seed=config.seed).close()
+    with contextlib.closing(batches(source, min(1024, len(source)), seed=config.seed)) as stream:
+        sample = to_float(jnp.asarray(next(stream)["image"]))
 
     # -- flow and network --------------------------------------------------------------------------------------------
     key_network, key_moments, key_train, key_sample = jr.split(jr.key(config.seed), 4)
@@ -140,7 +142,7 @@ def main(config: Config) -> None:
         rampup_images=config.lr_rampup * 1e6,
         decay_images=config.duration * 1e6 if config.lr_decay else None,
     )
-    optimizer = optax.adam(schedule)
+    optimizer = optax.adam(schedule, b2=config.beta2)
     ema = training.ExponentialMovingAverage(config.ema * 1e6)
     trainable = model.trainable()
     state = training.replicate(training.init_state(model, optimizer, trainable=trainable), mesh)

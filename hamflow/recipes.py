@@ -19,7 +19,7 @@ from .system import Hamiltonian
 
 
 @checked
-def diffusion(horizon: ScalarLike = 80.0, data_std: ScalarLike = 0.5, data_mean: ArrayLike = 0.0) -> Flow:
+def diffusion(horizon: ArrayLike = 80.0, data_std: ArrayLike = 0.5, data_mean: ArrayLike = 0.0) -> Flow:
     """Diffusion: no force, independent momenta, x_t = x_0 + t p_0; sigma = t, EDM's variance-exploding form.
 
     Args:
@@ -39,7 +39,7 @@ def flow_matching() -> Flow:
 
 
 @checked
-def oscillation(frequency: ScalarLike = 1.0) -> Flow:
+def oscillation(frequency: ArrayLike = 1.0) -> Flow:
     """Oscillation: x_t = cos(wt) x_0 + sin(wt)/w p_0, T = pi / (2 w); exactly N(0, I / w^2) at T.
 
     Args:
@@ -52,7 +52,7 @@ def oscillation(frequency: ScalarLike = 1.0) -> Flow:
 
 
 @checked
-def reflection(lower: ArrayLike = -1.0, upper: ArrayLike = 1.0, horizon: ScalarLike = 3.0) -> Flow:
+def reflection(lower: ArrayLike = -1.0, upper: ArrayLike = 1.0, horizon: ArrayLike = 3.0) -> Flow:
     """Reflection: free motion in a box with walls; about uniform at T.
 
     Args:

@@ -10,11 +10,13 @@ is separable if it has them, and the type says which. Three systems expressed as
 
 import abc
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
-from ._types import Array, Float, Scalar
+from ._types import Array, Float, Scalar, ScalarLike
 from .domains import AbstractDomain, Euclidean
 from .kinetics import AbstractKinetic
 from .potentials.base import AbstractForce, AbstractPotential
@@ -28,11 +30,11 @@ class AbstractSystem(eqx.Module):
     domain: eqx.AbstractVar[AbstractDomain]
 
     @abc.abstractmethod
-    def vector_field(self, t: Scalar, state: PhaseState) -> PhaseState:
+    def vector_field(self, t: ScalarLike, state: PhaseState) -> PhaseState:
         """(dx/dt, dp/dt) at one state."""
 
     @abc.abstractmethod
-    def velocity(self, t: Scalar, state: PhaseState) -> Float[Array, "*event"]:
+    def velocity(self, t: ScalarLike, state: PhaseState) -> Float[Array, "*event"]:
         """dx/dt at one state."""
 
     @abc.abstractmethod
@@ -46,11 +48,11 @@ class AbstractSeparableSystem(AbstractSystem):
     kinetic: eqx.AbstractVar[AbstractKinetic]
 
     @abc.abstractmethod
-    def kick(self, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
+    def kick(self, t: ScalarLike, state: PhaseState, h: ScalarLike) -> PhaseState:
         """Push for a time h: p + h F(t, x), the position held."""
 
     @abc.abstractmethod
-    def drift(self, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
+    def drift(self, t: ScalarLike, state: PhaseState, h: ScalarLike) -> PhaseState:
         """Move for a time h: x + h v, folded by the domain, the momentum held but for the folds."""
 
 
@@ -71,30 +73,32 @@ class Hamiltonian(AbstractSeparableSystem):
     kinetic: AbstractKinetic
     domain: AbstractDomain
 
-    def __init__(self, potential: AbstractPotential, kinetic: AbstractKinetic, domain: AbstractDomain = Euclidean()):  # noqa: B008
+    def __init__(self, potential: AbstractForce, kinetic: AbstractKinetic, domain: AbstractDomain = Euclidean()):  # noqa: B008
+        # Annotated as a force, so that a bare one meets this advice and not the type checker.
         if isinstance(potential, AbstractForce) and not isinstance(potential, AbstractPotential):
             raise TypeError(
                 f"potential is the force {type(potential).__name__}, which has no energy: "
                 "use hamflow.ForcedSystem(force, kinetic, domain)"
             )
-        _require_type(potential, AbstractPotential, "potential")
+        if not isinstance(potential, AbstractPotential):
+            raise TypeError(f"potential must be a hamflow.AbstractPotential, got {type(potential).__name__}")
         _require_fit(kinetic, domain)
         self.potential, self.kinetic, self.domain = potential, kinetic, domain
 
-    def energy(self, t: Scalar, state: PhaseState) -> Scalar:
+    def energy(self, t: ScalarLike, state: PhaseState) -> Scalar:
         """H = U + K, a scalar."""
         return self.potential.energy(t, state.position) + self.kinetic.energy(state.momentum)
 
-    def vector_field(self, t: Scalar, state: PhaseState) -> PhaseState:
+    def vector_field(self, t: ScalarLike, state: PhaseState) -> PhaseState:
         return PhaseState(self.kinetic.velocity(state.momentum), self.potential.force(t, state.position))
 
-    def velocity(self, t: Scalar, state: PhaseState) -> Float[Array, "*event"]:
+    def velocity(self, t: ScalarLike, state: PhaseState) -> Float[Array, "*event"]:
         return self.kinetic.velocity(state.momentum)
 
-    def kick(self, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
+    def kick(self, t: ScalarLike, state: PhaseState, h: ScalarLike) -> PhaseState:
         return _kick(self.potential, t, state, h)
 
-    def drift(self, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
+    def drift(self, t: ScalarLike, state: PhaseState, h: ScalarLike) -> PhaseState:
         return _drift(self.kinetic, self.domain, state, h)
 
     def propagator(self) -> AbstractPropagator | None:
@@ -123,16 +127,16 @@ class ForcedSystem(AbstractSeparableSystem):
         _require_fit(kinetic, domain)
         self.force, self.kinetic, self.domain = force, kinetic, domain
 
-    def vector_field(self, t: Scalar, state: PhaseState) -> PhaseState:
+    def vector_field(self, t: ScalarLike, state: PhaseState) -> PhaseState:
         return PhaseState(self.kinetic.velocity(state.momentum), self.force.force(t, state.position))
 
-    def velocity(self, t: Scalar, state: PhaseState) -> Float[Array, "*event"]:
+    def velocity(self, t: ScalarLike, state: PhaseState) -> Float[Array, "*event"]:
         return self.kinetic.velocity(state.momentum)
 
-    def kick(self, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
+    def kick(self, t: ScalarLike, state: PhaseState, h: ScalarLike) -> PhaseState:
         return _kick(self.force, t, state, h)
 
-    def drift(self, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
+    def drift(self, t: ScalarLike, state: PhaseState, h: ScalarLike) -> PhaseState:
         return _drift(self.kinetic, self.domain, state, h)
 
     def propagator(self) -> AbstractPropagator | None:
@@ -151,10 +155,10 @@ class NonSeparableHamiltonian(AbstractSystem):
         ValueError: a domain with walls: a fold of the momentum alone does not keep such an energy.
     """
 
-    energy_function: Callable[[Scalar, Array, Array], Scalar]
+    energy_function: Callable[[Any, Array, Array], Scalar]
     domain: AbstractDomain
 
-    def __init__(self, energy: Callable[[Scalar, Array, Array], Scalar], domain: AbstractDomain = Euclidean()):  # noqa: B008
+    def __init__(self, energy: Callable[[Any, Array, Array], Scalar], domain: AbstractDomain = Euclidean()):  # noqa: B008
         if not callable(energy):
             raise TypeError(f"energy must be callable as energy(t, position, momentum), got {energy!r}")
         _require_type(domain, AbstractDomain, "domain")
@@ -165,27 +169,29 @@ class NonSeparableHamiltonian(AbstractSystem):
             )
         self.energy_function, self.domain = energy, domain
 
-    def energy(self, t: Scalar, state: PhaseState) -> Scalar:
+    def energy(self, t: ScalarLike, state: PhaseState) -> Scalar:
         """H(t, x, p), a scalar."""
         return self.energy_function(t, state.position, state.momentum)
 
-    def vector_field(self, t: Scalar, state: PhaseState) -> PhaseState:
+    def vector_field(self, t: ScalarLike, state: PhaseState) -> PhaseState:
         along_x, along_p = jax.grad(self.energy_function, argnums=(1, 2))(t, state.position, state.momentum)
         return PhaseState(along_p, -along_x)
 
-    def velocity(self, t: Scalar, state: PhaseState) -> Float[Array, "*event"]:
+    def velocity(self, t: ScalarLike, state: PhaseState) -> Float[Array, "*event"]:
         return self.vector_field(t, state).position
 
     def propagator(self) -> AbstractPropagator | None:
         return None
 
 
-def _kick(force: AbstractForce, t: Scalar, state: PhaseState, h: Scalar) -> PhaseState:
-    return PhaseState(state.position, state.momentum + h * force.force(t, state.position))
+def _kick(force: AbstractForce, t: ScalarLike, state: PhaseState, h: ScalarLike) -> PhaseState:
+    push = force.force(t, state.position)
+    return PhaseState(state.position, state.momentum + jnp.asarray(h, push.dtype) * push)
 
 
-def _drift(kinetic: AbstractKinetic, domain: AbstractDomain, state: PhaseState, h: Scalar) -> PhaseState:
-    return PhaseState(*domain.step(state.position, state.momentum, h * kinetic.velocity(state.momentum)))
+def _drift(kinetic: AbstractKinetic, domain: AbstractDomain, state: PhaseState, h: ScalarLike) -> PhaseState:
+    velocity = kinetic.velocity(state.momentum)
+    return PhaseState(*domain.step(state.position, state.momentum, jnp.asarray(h, velocity.dtype) * velocity))
 
 
 def _propagator(force: AbstractForce, kinetic: AbstractKinetic, domain: AbstractDomain) -> AbstractPropagator | None:

@@ -62,6 +62,37 @@ def _images(mixture, lower, upper, walls, images):
     return ImageVelocity(mixture.means, stds, jnp.log(mixture.weights), lower, upper, walls, images)
 
 
+class WhitenedVelocity(eqx.Module):
+    """E[v | x] under x_t = cos t x_0 + sin t v_0, v_0 ~ N(0, C), for a mixture of Gaussians and a matrix C.
+
+    Component k has x_t ~ N(cos t m, S), S = cos^2 t D + sin^2 t C, D = diag(stds^2); Cov(v, x) = sin t cos t (C - D).
+    """
+
+    means: jnp.ndarray  # (k, d)
+    stds: jnp.ndarray
+    log_weights: jnp.ndarray
+    covariance: jnp.ndarray
+
+    def __call__(self, t, x, condition=None, key=None):
+        cos, sin = jnp.cos(t), jnp.sin(t)
+
+        def component(mean, std):
+            data = jnp.diag(std**2)
+            spread = cos**2 * data + sin**2 * self.covariance
+            offset = x - cos * mean
+            solved = jnp.linalg.solve(spread, offset)
+            log_density = -0.5 * (offset @ solved + jnp.linalg.slogdet(spread)[1])
+            return log_density, -sin * mean + sin * cos * (self.covariance - data) @ solved
+
+        log_densities, velocities = jax.vmap(component)(self.means, self.stds)
+        return jax.nn.softmax(self.log_weights + log_densities) @ velocities
+
+
+def whitened_velocity(mixture, covariance) -> WhitenedVelocity:
+    stds = mixture.stds_of(mixture.means.dtype)
+    return WhitenedVelocity(mixture.means, stds, jnp.log(mixture.weights), covariance)
+
+
 def mixture_cdf(x, means, stds, weights):
     """P(X <= x) of a mixture of Gaussians on the line, in numpy."""
     return np.sum(weights * special.ndtr((np.asarray(x)[..., None] - means) / stds), axis=-1)

@@ -96,7 +96,7 @@ def test_refused_with_what_to_do(build, message):
 @pytest.mark.parametrize(
     ("build", "name"),
     [
-        (lambda: hf.Hamiltonian(Push(), hf.GaussianKinetic()), "ForcedSystem"),
+        (lambda: hf.Hamiltonian(Push(), hf.GaussianKinetic()), "potential"),
         (lambda: hf.Hamiltonian(hf.ZeroPotential(), 1.0), "kinetic"),
         (lambda: hf.Flow(3, hf.CondOTCoupling(), 1.0, hf.NormalPrior()), "system"),
         (lambda: hf.Flow(free(), hf.CondOTCoupling(), 1.0, 5.0), "prior"),

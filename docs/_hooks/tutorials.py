@@ -72,8 +72,9 @@ def execute(source: Path) -> tuple[str, dict[str, bytes]]:
 
 
 def _environment(folder):
-    """The build's environment, without what a person's own IPython would run first, and on the CPU as in CI."""
-    ours = {"IPYTHONDIR": folder, "JAX_PLATFORMS": "cpu", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    """The build's environment, without what a person's own IPython would run first, figures in the page, on the CPU."""
+    inline = "module://matplotlib_inline.backend_inline"  # a build under MPLBACKEND=Agg would show no figure
+    ours = {"IPYTHONDIR": folder, "MPLBACKEND": inline, "JAX_PLATFORMS": "cpu", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     return {name: value for name, value in os.environ.items() if name != "PYTHONSTARTUP"} | ours
 
 

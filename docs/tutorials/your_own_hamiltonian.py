@@ -124,7 +124,7 @@ print(f"what the noise of {len(data)} draws alone makes:     {0.87 / len(data) *
 # %%
 
 
-def train(flow, data, num_steps=1500, **options):
+def train(flow, data, num_steps=1500, time_law=None, **options):
     network = MLP((2,), width=128, depth=3, **options, key=jr.key(2))
     model = hf.Preconditioned.from_data(network, flow, data, jr.key(3))
     params, static = eqx.partition(model, model.trainable())
@@ -137,7 +137,7 @@ def train(flow, data, num_steps=1500, **options):
             key_batch, key_loss = jr.split(key)
             batch = data[jr.randint(key_batch, (512,), 0, len(data))]
             value, gradients = jax.value_and_grad(
-                lambda p: hf.velocity_matching_loss(eqx.combine(p, static), flow, batch, key_loss)
+                lambda p: hf.velocity_matching_loss(eqx.combine(p, static), flow, batch, key_loss, time_law=time_law)
             )(params)
             updates, opt_state = optimizer.update(gradients, opt_state)
             return (optax.apply_updates(params, updates), opt_state), value
@@ -171,17 +171,19 @@ plt.show()
 gas = hf.Flow(
     hf.Hamiltonian(hf.ZeroPotential(), hf.RelativisticKinetic(mass=1.0, speed_of_light=1.0), hf.Box(-1.0, 1.0)),
     hf.IndependentCoupling(),
-    horizon=8.0,
+    horizon=4.0,
     prior=hf.UniformPrior(-1.0, 1.0),
 )
 board = checkerboard(jr.key(6), 20_000)
-model = train(gas, board, position_octaves=4)  # sharp edges
-samples = hf.generate(model, gas, jr.key(7), (20_000, 2), num_steps=40)
+early = hf.LogitNormalTime(mean=-2.5, std=1.2)  # the board dissolves within a tenth of the horizon: look there
+model = train(gas, board, num_steps=2500, time_law=early, position_octaves=4)
+times = gas.horizon * jnp.linspace(1.0, 0.0, 41) ** 2  # and step there
+samples = hf.generate(model, gas, jr.key(7), (20_000, 2), times=times)
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.2))
-for ax, t in zip(axes, (0.0, 0.5, 8.0), strict=False):
+for ax, t in zip(axes, (0.0, 0.2, 4.0), strict=False):
     plotting.density(ax, gas.sample_state(jr.key(8), board, jnp.full((len(board),), t)).position, extent=1.0, bins=60)
 plotting.density(axes[3], samples, extent=1.0, bins=60)
-plotting.label_panels(axes, ["t = 0", "t = 0.5", "t = 8, the horizon", "generated"])
+plotting.label_panels(axes, ["t = 0", "t = 0.2", "t = 4, the horizon", "generated"])
 plt.show()
 
 # %% [markdown]

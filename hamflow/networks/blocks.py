@@ -24,10 +24,12 @@ class ResidualBlock(eqx.Module):
     `outputs` channels; height and width are doubled, halved or kept.
 
     Args:
-        inputs, outputs: channels.
+        inputs: channels of x.
+        outputs: channels of the result.
         embedding_size: of the embedding.
         resample: "up", "down" or None.
-        attention, attention_heads: whether to attend over pixels at the end, with how many heads.
+        attention: whether to attend over pixels at the end.
+        attention_heads: with how many heads.
         groups: of the norms, at most.
         dropout: probability in [0, 1), before the second convolution.
         adaptive_scale: False gives a shift only, before the norm, which is DDPM++ as published.

@@ -100,7 +100,8 @@ class ConditionEmbedding(eqx.Module):
 
     Args:
         size: of the result.
-        num_classes, condition_size: exactly one of the two.
+        num_classes: for labels; give this or `condition_size`.
+        condition_size: for vectors.
         key: a jax key, for the weights.
 
     Raises:
@@ -154,7 +155,8 @@ class Embedding(eqx.Module):
     Args:
         features: of the noise level.
         size: of the result and of the hidden layer.
-        num_classes, condition_size: at most one of the two, see `ConditionEmbedding`.
+        num_classes: for class labels, see `ConditionEmbedding`; at most one of this and `condition_size`.
+        condition_size: for condition vectors.
         key: a jax key, for the weights.
 
     Raises:

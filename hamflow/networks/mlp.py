@@ -59,7 +59,8 @@ class MLP(eqx.Module):
         event_shape: the shape of one example, or an integer d for `(d,)`.
         width: of the hidden layers and of the embedding.
         depth: number of hidden layers (residual: of blocks of two layers).
-        num_classes, condition_size: at most one of the two, see `ConditionEmbedding`.
+        num_classes: for class labels, see `ConditionEmbedding`; at most one of this and `condition_size`.
+        condition_size: for condition vectors.
         residual: whether each hidden layer adds to its input.
         dropout: probability in [0, 1).
         position_octaves: so many cosines and sines of each coordinate, at 1, 2, 4, ... radians a unit, are given to the

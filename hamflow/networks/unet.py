@@ -52,7 +52,8 @@ class UNet(eqx.Module):
         attention_resolutions: sizes of the feature map at which blocks attend, among those the levels have.
         embedding_multiplier: size of the embedding of noise and condition, in base_channels.
         dropout: probability in [0, 1), in every block.
-        num_classes, condition_size: at most one of the two, see `ConditionEmbedding`.
+        num_classes: for class labels, see `ConditionEmbedding`; at most one of this and `condition_size`.
+        condition_size: for condition vectors.
         middle_attention: whether the first block of the middle attends (DDPM++: yes).
         attention_heads: must divide the channels wherever there is attention.
         groups: at most so many in a norm; each takes the largest number that divides its channels and leaves 4 a group.

@@ -14,7 +14,7 @@ import abc
 import equinox as eqx
 import jax
 
-from .._types import Array, Float, Scalar
+from .._types import Array, Float, Scalar, ScalarLike
 
 
 class AbstractForce(eqx.Module):
@@ -24,7 +24,7 @@ class AbstractForce(eqx.Module):
     """
 
     @abc.abstractmethod
-    def force(self, t: Scalar, position: Float[Array, "*event"]) -> Float[Array, "*event"]:
+    def force(self, t: ScalarLike, position: Float[Array, "*event"]) -> Float[Array, "*event"]:
         """F(t, x), of the position's shape and dtype."""
 
 
@@ -45,9 +45,9 @@ class AbstractPotential(AbstractForce):
     """
 
     @abc.abstractmethod
-    def energy(self, t: Scalar, position: Float[Array, "*event"]) -> Scalar:
+    def energy(self, t: ScalarLike, position: Float[Array, "*event"]) -> Scalar:
         """U(t, x), a scalar in the position's dtype."""
 
-    def force(self, t: Scalar, position: Float[Array, "*event"]) -> Float[Array, "*event"]:
+    def force(self, t: ScalarLike, position: Float[Array, "*event"]) -> Float[Array, "*event"]:
         """F = -grad U, by automatic differentiation (final: do not override)."""
         return -jax.grad(self.energy, argnums=1)(t, position)

@@ -5,7 +5,7 @@ from jax.typing import ArrayLike
 
 from .. import _linear as linear
 from .._parameters import as_parameter
-from .._types import Array, Float, Scalar, checked
+from .._types import Array, Float, Scalar, ScalarLike, checked
 from ..domains import AbstractDomain, Euclidean
 from ..kinetics import AbstractKinetic, GaussianKinetic
 from ..propagators import AbstractPropagator, AbstractSolvable, HarmonicMotion
@@ -28,7 +28,7 @@ class HarmonicPotential(AbstractPotential, AbstractSolvable):
     def __init__(self, frequency: ArrayLike = 1.0):
         self.frequency = as_parameter(frequency, "frequency")
 
-    def energy(self, t: Scalar, position: Float[Array, "*event"]) -> Scalar:
+    def energy(self, t: ScalarLike, position: Float[Array, "*event"]) -> Scalar:
         operator = linear.as_operator(self.frequency, position.shape, position.dtype, "frequency")
         return 0.5 * jnp.sum(linear.apply(operator, position) ** 2)
 

@@ -8,7 +8,7 @@ import jax.random as jr
 from jax.typing import ArrayLike
 
 from .._parameters import as_parameter, cast, require
-from .._types import Array, Float, PRNGKeyArray, Scalar, checked
+from .._types import Array, Float, PRNGKeyArray, Scalar, ScalarLike, checked
 from .base import AbstractPotential
 
 
@@ -45,7 +45,7 @@ class GaussianMixturePotential(AbstractPotential):
         require(weights, lambda w: w > 0, f"weights must be positive, got {weights}")
         self.means, self.stds, self.weights = means, stds, weights
 
-    def energy(self, t: Scalar, position: Float[Array, "*event"]) -> Scalar:
+    def energy(self, t: ScalarLike, position: Float[Array, "*event"]) -> Scalar:
         return -self.log_prob(position)
 
     def log_prob(self, position: Float[Array, "*event"]) -> Scalar:

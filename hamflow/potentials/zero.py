@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from .._types import Array, Float, Scalar
+from .._types import Array, Float, Scalar, ScalarLike
 from ..domains import AbstractDomain
 from ..kinetics import AbstractKinetic
 from ..propagators import AbstractPropagator, AbstractSolvable, free_motion
@@ -12,7 +12,7 @@ from .base import AbstractPotential
 class ZeroPotential(AbstractPotential, AbstractSolvable):
     """U = 0: straight lines, folded by the domain. Diffusion, flow matching and reflection flows are made of it."""
 
-    def energy(self, t: Scalar, position: Float[Array, "*event"]) -> Scalar:
+    def energy(self, t: ScalarLike, position: Float[Array, "*event"]) -> Scalar:
         return jnp.zeros((), position.dtype)
 
     def propagator(self, kinetic: AbstractKinetic, domain: AbstractDomain) -> AbstractPropagator | None:

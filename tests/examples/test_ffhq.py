@@ -143,7 +143,7 @@ def zip_of(path, **files):
         (lambda p: p / "nowhere.zip", {}, "nowhere.zip"),
         (lambda p: (p / "empty").mkdir() or p / "empty", {}, "empty"),
         (lambda p: zip_of(p / "none.zip"), {}, r"none\.zip"),
-        (lambda p: zip_of(p / "cut.zip", a=png(), b=png()[:60]), {"cond": False}, r"b\.png"),
+        (lambda p: zip_of(p / "cut.zip", a=png(), b=png()[:60], c=png(), d=png()), {"cond": False}, r"b\.png"),
         (lambda p: zip_of(p / "bare.zip", a=png(), b=png()), {"cond": True, "batch": 2}, "label"),
         (lambda p: zip_of(p / "few.zip", a=png(), b=png()), {"cond": False, "batch": 4}, r"4.*2|2.*4"),
     ],

@@ -71,16 +71,6 @@ def test_steps_follow_the_extension_and_fold_at_the_end(domain, solver, x64):
     np.testing.assert_allclose(gap, 0, atol=1e-9)
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
-def test_an_implicit_solver_stays_inside(domain, x64):
-    solver = diffrax.Kvaerno3(root_finder=diffrax.VeryChord(rtol=1e-4, atol=1e-4))
-    flow, times = flow_in(domain), np.linspace(2, 0, 41)
-    x = hf.generate(
-        lambda t, x, condition, key: smooth(domain, t, x, jnp) / 9, flow, KEY, (50, 2), 5, solver, times=times
-    )
-    assert np.all((x >= LOWER) & (x <= UPPER))
-
-
 class GivenStart(eqx.Module):
     """A prior that always draws the same point, in a dtype of its own."""
 

@@ -1,9 +1,9 @@
-"""python benchmarks/generation.py --repeats 15
+"""`hf.generate` against a hand-written jitted Heun loop: same network, same grid, same noise.
 
-What does hf.generate cost beside a loop written by hand? Both solve dx/dt = V(t, x) for the same network by the same
-18 steps of Heun's method from the same starts; the hand-written one is a jitted `lax.scan` over a batched network, as one
-would write it for this one model. The two run in turns in one process, so that what else the machine does falls on both.
-The median of the ratios of neighbouring runs is the number to look at; the target is at most 1.05.
+    python benchmarks/generation.py --repeats 15
+
+The two are timed in turn, in one process, and compared by the median of the ratios of neighbouring runs.
+Target: at most 1.05. Results are in `benchmarks/NOTES.md`.
 """
 
 import argparse

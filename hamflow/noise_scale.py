@@ -58,6 +58,7 @@ class RatioNoiseScale(AbstractNoiseScale):
 
     def time(self, log_sigma: ScalarLike | Float[Array | np.ndarray, "*times"]) -> Float[Array, "*times"]:
         log_sigma = as_time(log_sigma)
+        log_sigma = jnp.clip(log_sigma, -60.0, 60.0)  # all finite after the exponential, in single precision too
         t = self._closed_form(jnp.exp(log_sigma))
         horizon = cast(self.horizon, log_sigma.dtype)
         return jnp.clip(self._tabulated(log_sigma) if t is None else t, 0.0, horizon)

@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
 from hamflow.training.checkpoint import Checkpoints as Checkpoints, CorruptCheckpoint as CorruptCheckpoint
 from hamflow.training.ema import ExponentialMovingAverage as ExponentialMovingAverage
 from hamflow.training.interrupt import StopOnSignal as StopOnSignal
+from hamflow.training.optimizers import muon as muon
 from hamflow.training.progress import Progress as Progress
 from hamflow.training.recorder import NonFiniteLoss as NonFiniteLoss, Record as Record, Recorder as Recorder
 from hamflow.training.run_folder import (

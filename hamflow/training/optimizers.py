@@ -11,7 +11,7 @@ from hamflow._types import PyTree, checked
 def muon(
     learning_rate: optax.ScalarOrSchedule, *, momentum: float = 0.95, b2: float = 0.99
 ) -> optax.GradientTransformation:
-    """Muon for every weight of two axes or more, Adam for biases, norms and other vectors, at one learning rate.
+    """Muon for every weight of two axes or more, Adam (Nesterov's) for biases and norms, at one learning rate.
 
     Muon follows the momentum with its singular values all made one, so that rare directions of a weight learn as fast
     as common ones (Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"). A step is scaled by

@@ -107,7 +107,7 @@ def test_resume_goes_on_with_the_settings_of_the_run(ffhq, finished, monkeypatch
 
 def test_resume_with_another_setting_shows_the_difference(ffhq, finished, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ffhq.py", "--resume", str(finished), "--lr", "0.5"])
-    with pytest.raises(ValueError, match=r"lr: 0\.002 in the run, 0\.5 now"):
+    with pytest.raises(ValueError, match=r"lr: 0\.015 in the run, 0\.5 now"):
         ffhq.main(ffhq.parse())
 
 

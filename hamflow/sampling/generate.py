@@ -53,7 +53,7 @@ def generate(
             times that do not run from the horizon down to 0, a predictor that returns another shape.
         RuntimeError: a draw of the prior outside the domain.
     """
-    keys = _row_keys(key, shape)
+    key = _checked_key(key, shape)
     for leaf in jax.tree.leaves(condition):
         if jnp.shape(leaf)[:1] != shape[:1]:
             raise ValueError(
@@ -61,11 +61,13 @@ def generate(
                 "give one condition a row"
             )
     grid = rho_grid(flow, num_steps) if times is None else _checked_times(times, flow)
-    return _generate(predictor, flow, keys, shape[1:], grid, solver, condition)
+    return _generate(predictor, flow, key, shape, grid, solver, condition)
 
 
 @eqx.filter_jit
-def _generate(predictor, flow, keys, event, grid, solver, condition) -> Array:
+def _generate(predictor, flow, key, shape, grid, solver, condition) -> Array:
+    event = shape[1:]
+    keys = key if key.ndim else jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(shape[0]))
     x = jax.vmap(lambda k: flow.prior.sample(k, event))(keys).astype(float)
     if x.shape[1:] != event:
         raise ValueError(f"shape asks for examples of shape {event}, but the flow's prior draws {x.shape[1:]}")
@@ -122,7 +124,8 @@ def _diffrax(velocity, x: Array, condition: Any, grid: Array, solver: diffrax.Ab
     return solution.ys[-1]
 
 
-def _row_keys(key: Any, shape: tuple[int, ...]) -> Array:
+def _checked_key(key: Any, shape: tuple[int, ...]) -> Array:
+    """One key, or one a row."""
     if len(shape) == 0 or shape[0] < 1:
         raise ValueError(f"shape must be (n, *event) with at least one row, got {shape}")
     if not isinstance(key, jax.Array):
@@ -131,9 +134,7 @@ def _row_keys(key: Any, shape: tuple[int, ...]) -> Array:
         if key.dtype != jnp.uint32 or key.ndim not in (1, 2):
             raise TypeError(f"key must be a jax key or an array of n keys, got an array {key.dtype}{list(key.shape)}")
         key = jr.wrap_key_data(key)
-    if key.ndim == 0:
-        return jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(shape[0]))
-    if key.shape != shape[:1]:
+    if key.ndim and key.shape != shape[:1]:
         raise ValueError(f"key is an array of {key.shape} keys, but shape asks for {shape[0]} rows: give one key a row")
     return key
 

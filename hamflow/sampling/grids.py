@@ -2,6 +2,7 @@
 
 import math
 
+import equinox as eqx
 import jax.numpy as jnp
 
 from .._parameters import require
@@ -36,15 +37,22 @@ def rho_grid(
         raise ValueError(f"num_steps must be at least 1, got {num_steps}")
     if not (0 < sigma_min < sigma_max and rho > 0):
         raise ValueError(f"need 0 < sigma_min < sigma_max and rho > 0, got {sigma_min}, {sigma_max} and {rho}")
-    horizon = jnp.asarray(flow.horizon, float)
-    scale = flow.noise_scale
-    last = jnp.minimum(scale.log_sigma(horizon), math.log(sigma_max))
+    grid, last = _rho_grid(flow, num_steps, sigma_min, sigma_max, rho)
     require(
         last,
         lambda log_sigma: log_sigma > math.log(sigma_min),
         f"sigma_min {sigma_min} must be below the flow's sigma at its horizon {flow.horizon}, which is less: "
         "pass a smaller sigma_min",
     )
+    return grid
+
+
+@eqx.filter_jit  # some forty operations on a handful of numbers: one by one they cost 8 ms
+def _rho_grid(flow: Flow, num_steps: int, sigma_min: float, sigma_max: float, rho: float) -> tuple[Array, Array]:
+    """The grid, and log sigma where it starts."""
+    horizon = jnp.asarray(flow.horizon, float)
+    scale = flow.noise_scale
+    last = jnp.minimum(scale.log_sigma(horizon), math.log(sigma_max))
     first = jnp.exp(last / rho)
     ramp = jnp.linspace(0.0, 1.0, max(num_steps, 2))[1:num_steps]
     # Where sigma_min lies below the scale's whole range, its time is 0: end one even step before the smallest sigma.
@@ -55,4 +63,4 @@ def rho_grid(
         first + (num_steps - 1) / num_steps * (least - first),
     )
     inner = scale.time(rho * jnp.log(first + ramp * (end - first)))
-    return jnp.concatenate([horizon[None], inner, jnp.zeros((1,))])
+    return jnp.concatenate([horizon[None], inner, jnp.zeros((1,))]), last

@@ -36,12 +36,14 @@ flow = hf.Flow(
 
 # %% alt="Phase portrait of two clusters that turn by a quarter of a circle"
 mixture = hf.GaussianMixturePotential(
-    means=jnp.array([-1.5, 1.5]), stds=jnp.array([0.2, 0.2]), weights=jnp.array([0.5, 0.5])
+    means=jnp.array([-1.5, 1.5]),
+    stds=jnp.array([0.2, 0.2]),
+    weights=jnp.array([0.5, 0.5]),
 )
 data_1d = jax.vmap(lambda key: mixture.sample(key, ()))(jr.split(jr.key(0), 300))
 figure, ax = plt.subplots(figsize=(5, 4.5))
 plotting.phase_portrait(ax, flow, data_1d, jr.key(1))
-ax.legend(loc="upper left", frameon=False)
+ax.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
 plt.show()
 
 # %% [markdown]
@@ -144,7 +146,7 @@ inside = jnp.clip(data, -3.0, 3.0)
 for name, other in flows.items():
     fresh = hf.Preconditioned.from_data(network, other, inside, jr.key(8))
     loss = hf.velocity_matching_loss(fresh, other, inside[:512], jr.key(9))
-    print(f"{name:14s} linear: {other.is_linear!s:5s}  loss of the untrained network {loss:.3f}")
+    print(f"{name:14s} linear: {other.is_linear!s:5s}  loss, untrained, {loss:.3f}")
 
 # %% [markdown]
 # Every loss starts near one: that is what the scalings are for.

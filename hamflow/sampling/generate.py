@@ -39,7 +39,8 @@ def generate(
         shape: `(n, *event)`, of the whole batch.
         num_steps: steps of the flow's own grid (`rho_grid`).
         solver: Heun's method with an Euler last step if None (18 steps are 35 evaluations); else any diffrax solver,
-            one step an interval.
+            one step an interval. An implicit solver in a Box needs a predictor whose component normal to a wall
+            vanishes there, as the exact velocity's does: otherwise its equations may have no root, and diffrax raises.
         condition: None, or a tree of arrays with a leading axis of n.
         times: decreasing times from the horizon to 0 in place of the flow's grid; `num_steps` is not used then.
 

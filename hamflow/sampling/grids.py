@@ -17,7 +17,9 @@ def rho_grid(
     """The horizon, then times rho-spaced in the flow's sigma, then 0 (Karras et al. 2022, eq. 5).
 
     sigma_i = (sigma_max^(1/rho) + i/(n-1) (sigma_min^(1/rho) - sigma_max^(1/rho)))^rho for i = 0 .. n-1, the time of
-    sigma_0 replaced by the horizon itself, which an oscillation reaches at infinite sigma.
+    sigma_0 replaced by the horizon itself, which an oscillation reaches at infinite sigma. The spacing knows sigma
+    alone: where positions go on growing after sigma has levelled off (an unstable system), the first step has to undo
+    all of that growth, so end such a flow earlier or give `generate` times of your own.
 
     Args:
         flow: gives sigma(t).

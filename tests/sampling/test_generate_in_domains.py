@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optimistix
 import pytest
 
 import hamflow as hf
@@ -69,6 +70,25 @@ def test_steps_follow_the_extension_and_fold_at_the_end(domain, solver, x64):
     if domain == "torus":
         gap = np.minimum(gap, UPPER - LOWER - gap)
     np.testing.assert_allclose(gap, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("solver", "error"), [(diffrax.Kvaerno5, 1e-5), (diffrax.ImplicitEuler, 0.2)])
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_implicit_solvers_with_a_field_that_vanishes_at_the_walls(domain, solver, error, x64):
+    """As every exact velocity's normal component does; the reference is Dopri5 with twenty times as many steps."""
+    flow = flow_in(domain)
+
+    def predictor(t, x, condition, key):
+        return smooth(domain, t, x, jnp) / 9.0
+
+    def draw(solver, n):
+        return hf.generate(predictor, flow, KEY, (20, 2), solver=solver, times=np.linspace(2.0, 0.0, n + 1))
+
+    newton = optimistix.Newton(rtol=1e-8, atol=1e-8)
+    gap = np.abs(np.asarray(draw(solver(root_finder=newton), 40) - draw(diffrax.Dopri5(), 800)))
+    if domain == "torus":
+        gap = np.minimum(gap, UPPER - LOWER - gap)
+    assert gap.max() < error
 
 
 class GivenStart(eqx.Module):

@@ -11,8 +11,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ._parameters import cast
+from ._parameters import cast, is_concrete
 from ._types import Array
 
 Value = float | Array
@@ -43,6 +44,20 @@ class Dense(eqx.Module):
 
 
 Operator = Scaling | Diagonal | Dense
+
+
+def require_invertible(operator: Operator, name: str) -> None:
+    """`ValueError` for a matrix that has no inverse; a traced one is not looked into."""
+    if isinstance(operator, Dense) and is_concrete(operator.matrix):
+        sign, _ = np.linalg.slogdet(np.asarray(operator.matrix, float))
+        if sign == 0:
+            raise ValueError(f"{name} is a matrix of shape {operator.value.shape} that has no inverse")
+
+
+def require_matrix_or_positive(value: Array, name: str) -> None:
+    """`ValueError` for a square array that can be neither: some number is not positive, and it has no inverse."""
+    if is_concrete(value) and not bool((np.asarray(value) > 0).all()):
+        require_invertible(as_operator(value, None, value.dtype, name), name)
 
 
 def is_square(shape: Shape) -> bool:
@@ -155,6 +170,16 @@ def mean_square(operator: Operator) -> Value:
             return jnp.mean(value * value)
         case Dense():
             return jnp.sum(operator.matrix**2) / operator.matrix.shape[0]
+
+
+def root_mean_square(operator: Operator, dtype: Any) -> Array:
+    """The square root of `mean_square`, scaled so that no square overflows or vanishes, with a zero derivative at 0."""
+    value = operator.matrix if isinstance(operator, Dense) else operator.value
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(jnp.asarray(value, dtype))))
+    zero = largest == 0
+    unit = jnp.where(zero, jnp.ones_like(largest), largest)
+    square = jnp.asarray(mean_square(compose(Scaling(1.0 / unit), operator)), dtype)
+    return jnp.where(zero, 0.0, unit * jnp.sqrt(jnp.where(zero, jnp.ones_like(square), square)))
 
 
 def log_abs_det(operator: Operator, size: int) -> Value:

@@ -68,6 +68,17 @@ def fit(value: Any, shape: tuple[int, ...], dtype: Any, name: str) -> Any:
     return cast(value, dtype)
 
 
+def as_floating(value: Any) -> Array:
+    """Numbers, lists and numpy's arrays as a jax array; numpy double becomes jax's default float, without a warning."""
+    return value if isinstance(value, jax.Array) else jnp.asarray(value, None if np.ndim(value) else float)
+
+
 def cast(value: float | Array, dtype: Any) -> Any:
-    """`value` in `dtype`; a Python number is left alone, it takes the dtype of whatever it meets."""
+    """`value` in `dtype`; a Python number is left alone, it takes the dtype of whatever it meets.
+
+    The parameters of a formula meet the dtype of a position here, so this is where integers are found: they would
+    round every parameter to a whole number.
+    """
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"positions, momenta and times must be floating point, got {dtype}: use x.astype(float)")
     return value if isinstance(value, (int, float)) else value.astype(dtype)

@@ -7,12 +7,13 @@ A coupling sees a batch, since some (minibatch optimal transport) need one. Two 
 """
 
 import abc
+from typing import final
 
-import equinox as eqx
 import jax
 import jax.random as jr
 
 from . import _linear as linear
+from ._module import AbstractModule
 from ._parameters import cast
 from ._types import Array, Float, PRNGKeyArray
 from .kinetics import GaussianKinetic
@@ -21,7 +22,7 @@ from .state import PhaseState
 from .system import AbstractSeparableSystem, AbstractSystem
 
 
-class AbstractCoupling(eqx.Module):
+class AbstractCoupling(AbstractModule):
     """The joint law of data and first momentum.
 
     To add one, write `sample` and `require_system`. If p_0 = alpha x_0 + beta e with e white and independent of the
@@ -54,6 +55,7 @@ class AbstractAffineCoupling(AbstractCoupling):
         """(alpha, beta), or None where this prior or kinetic energy does not give such a form."""
 
 
+@final
 class IndependentCoupling(AbstractAffineCoupling):
     """p_0 ~ exp(-K(p)), independent of the data."""
 
@@ -82,6 +84,7 @@ class IndependentCoupling(AbstractAffineCoupling):
         return linear.Scaling(0.0), linear.factor(mass)
 
 
+@final
 class CondOTCoupling(AbstractAffineCoupling):
     """v_0 = (x_T - x_0) / horizon with x_T ~ prior, and p_0 the momentum of that velocity.
 

@@ -1,12 +1,12 @@
 """Domains: where the particle lives, and what a step does at the edge."""
 
 import abc
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, final
 
-import equinox as eqx
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from ._module import AbstractModule
 from ._parameters import as_parameter, fit, require
 from ._types import Array, Float, checked
 
@@ -16,7 +16,7 @@ else:
     from equinox import AbstractClassVar
 
 
-class AbstractDomain(eqx.Module):
+class AbstractDomain(AbstractModule):
     """A region of position space whose free motion is a straight line, folded back into the region.
 
     To add one, write the three methods below. `flips_momentum` says whether a fold turns single momentum coordinates
@@ -52,6 +52,7 @@ class AbstractDomain(eqx.Module):
         return self.fold(position + displacement, momentum)
 
 
+@final
 class Euclidean(AbstractDomain):
     """All of space: a step is a plain addition."""
 
@@ -69,6 +70,7 @@ class Euclidean(AbstractDomain):
         return jnp.asarray(True)
 
 
+@final
 class Box(AbstractDomain):
     """lower <= x <= upper with walls: a particle that meets a wall comes back, that momentum coordinate turned round.
 
@@ -110,6 +112,7 @@ class Box(AbstractDomain):
         return _within(self, position)
 
 
+@final
 class Torus(AbstractDomain):
     """lower <= x <= upper with the ends glued together: a particle that leaves on one side enters on the other.
 

@@ -16,6 +16,7 @@ Known models as one object:
 - reflection: `ZeroPotential()` in a `Box`.
 """
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -58,6 +59,7 @@ class Flow(eqx.Module):
     horizon: float | Float[Array, ""]
     prior: Prior
     integrator: None
+    _sigma_increases: bool = eqx.field(static=True, repr=False)
 
     @checked
     def __init__(
@@ -76,7 +78,15 @@ class Flow(eqx.Module):
                 f"integrator must be None, got {integrator!r}: this version of hamflow follows closed forms only"
             )
         self.integrator = None
-        if system.propagator() is None:
+        if isinstance(prior, type):
+            raise TypeError(f"prior is the class {prior.__name__}: give an object, as in {prior.__name__}(...)")
+        propagator = system.propagator()
+        if propagator is not None and not isinstance(propagator, AbstractPropagator):
+            raise TypeError(
+                f"{_describe(system)}: propagator must return a hamflow.AbstractPropagator or None, "
+                f"got {type(propagator).__name__}"
+            )
+        if propagator is None:
             raise ValueError(
                 f"{_describe(system)} has no closed form, and this version of hamflow has no integrators: use a "
                 "potential that is solvable with this kinetic energy and domain (ZeroPotential with any; "
@@ -84,6 +94,9 @@ class Flow(eqx.Module):
                 "(inherit from hamflow.AbstractSolvable and return a propagator)"
             )
         coupling.require_system(system)
+        # Decided here, where parameters are known, so that traced and concrete code have one noise scale.
+        scale = self._ratio()
+        self._sigma_increases = scale is not None and scale.increases()
 
     # -- motion ------------------------------------------------------------------------------------------------------
 
@@ -158,6 +171,11 @@ class Flow(eqx.Module):
         """
         data = jnp.asarray(data)
         first = self.coupling.sample(key, data, self.system, self.prior, self.horizon)
+        if jnp.shape(first.position) != data.shape:
+            raise ValueError(
+                f"{type(self.coupling).__name__}.sample returned positions of shape {jnp.shape(first.position)} for "
+                f"data of shape {data.shape}: row i must have position data[i]"
+            )
         return jax.vmap(self.evolve)(first, jnp.asarray(t).astype(data.dtype))
 
     def velocity(self, state: PhaseState, t: ScalarLike = 0.0) -> Float[Array, "*event"]:
@@ -202,7 +220,8 @@ class Flow(eqx.Module):
             raise ValueError(
                 f"{_describe(self.system)} with {type(self.coupling).__name__} and {type(self.prior).__name__} is not "
                 "a linear flow x_t = a x_0 + b e, so it has no coefficients: use Preconditioned.from_data instead of "
-                "formulas, and sample_state for its law"
+                "formulas, and sample_state for its law (CondOTCoupling is linear with a NormalPrior whose mean is the "
+                "number 0.0: centre the data)"
             )
         alpha, beta = affine
 
@@ -218,14 +237,31 @@ class Flow(eqx.Module):
 
     @property
     def noise_scale(self) -> AbstractNoiseScale:
-        """log sigma(t) of this flow and its inverse: b / a where it is linear (walls or not), else affine in t / T."""
+        """log sigma(t) of this flow and its inverse.
+
+        sigma = b / a where the flow is linear (walls or not) and that grows up to the horizon; else affine in t / T, as
+        for an oscillation that runs past a quarter of its period.
+        """
+        scale = self._ratio() if self._sigma_increases else None
+        return AffineNoiseScale(self.horizon) if scale is None else scale
+
+    def require_event(self, shape: tuple[int, ...]) -> None:
+        """`ValueError` for positions so square that the noise scale would take a diagonal of theirs for a matrix."""
+        parts = jax.tree.leaves((self.system, self.prior))
+        if linear.is_square(shape) and any(jnp.shape(part) == shape for part in parts):
+            raise ValueError(
+                f"positions of shape {shape} with parameters of that shape: the noise scale cannot tell one value a "
+                f"coordinate from a matrix there; flatten positions and parameters to ({math.prod(shape)},)"
+            )
+
+    def _ratio(self) -> RatioNoiseScale | None:
         propagator, affine = self._propagator(), self._affine(None, float)
         if isinstance(propagator, FreeMotion):
             propagator = propagator.unfolded()
-        if isinstance(propagator, AbstractLinearPropagator) and affine is not None:
-            alpha, beta = affine
-            return RatioNoiseScale(propagator=propagator, alpha=alpha, beta=beta, horizon=self.horizon)
-        return AffineNoiseScale(self.horizon)
+        if not isinstance(propagator, AbstractLinearPropagator) or affine is None:
+            return None
+        alpha, beta = affine
+        return RatioNoiseScale(propagator=propagator, alpha=alpha, beta=beta, horizon=self.horizon)
 
     def _propagator(self) -> AbstractPropagator:
         propagator = self.system.propagator()

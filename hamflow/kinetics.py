@@ -2,7 +2,7 @@
 
 import abc
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, final
 
 import equinox as eqx
 import jax
@@ -12,7 +12,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from . import _linear as linear
-from ._parameters import as_parameter, is_concrete, require
+from ._module import AbstractModule
+from ._parameters import as_parameter, cast, is_concrete, require
 from ._types import Array, Float, PRNGKeyArray, Scalar, ScalarLike, checked
 
 if TYPE_CHECKING:  # type checkers know the plain class variable
@@ -21,7 +22,7 @@ else:
     from equinox import AbstractClassVar
 
 
-class AbstractKinetic(eqx.Module):
+class AbstractKinetic(AbstractModule):
     """A kinetic energy K(p), even in p.
 
     To add one, write the five methods below, and say in the class variable `reaches_every_velocity` whether
@@ -54,6 +55,7 @@ class AbstractKinetic(eqx.Module):
         """
 
 
+@final
 class GaussianKinetic(AbstractKinetic):
     """K(p) = p^T M^-1 p / 2, so that p ~ N(0, M) and v = M^-1 p.
 
@@ -97,7 +99,14 @@ class GaussianKinetic(AbstractKinetic):
         return not self._looks_dense()
 
     def _mass(self, like: Array) -> linear.Operator:
-        return linear.as_operator(self.mass, like.shape, like.dtype, "mass")
+        mass = linear.as_operator(self.mass, like.shape, like.dtype, "mass")
+        # The constructor does not know whether a square array of positive numbers is a matrix or a diagonal.
+        if isinstance(mass, linear.Dense) and is_concrete(self.mass) and not self._looks_dense():
+            raise ValueError(
+                f"mass of shape {jnp.shape(self.mass)} is a matrix on positions of shape {like.shape}, and not "
+                "symmetric positive definite"
+            )
+        return mass
 
     def _looks_dense(self) -> bool:
         """A matrix, as far as can be told without the position's shape: its halves agree and it is a covariance."""
@@ -113,6 +122,7 @@ class GaussianKinetic(AbstractKinetic):
             return bool(symmetric) and bool(jnp.all(jnp.linalg.eigvalsh(matrix) > 0))
 
 
+@final
 class RelativisticKinetic(AbstractKinetic):
     """K(p) = c sqrt(|p|^2 + m^2 c^2), the norm over the whole momentum; no speed reaches c.
 
@@ -122,8 +132,8 @@ class RelativisticKinetic(AbstractKinetic):
 
     Momenta are drawn as a uniform direction times a radius whose distribution function is tabulated at 2,048 points
     and inverted by cubic interpolation: in dimension d the error of the distribution function is below 1e-8 in double
-    precision and below 1e-6 + 2e-7 sqrt(d) in single precision, for every mass and speed of light. The draw is
-    differentiable in m and c.
+    precision and below 1e-6 + 2e-7 sqrt(d) in single precision, for every m and c whose m c^2 is a finite number of
+    that precision. The draw is differentiable in m and c.
 
     Raises:
         ValueError: a mass or a speed of light that is not positive.
@@ -177,7 +187,8 @@ class RelativisticKinetic(AbstractKinetic):
         return jnp.sqrt(jnp.sum(momentum**2) + (m * c) ** 2)
 
     def _constants(self, like: Array) -> tuple[Array, Array]:
-        return jnp.asarray(self.mass, like.dtype), jnp.asarray(self.speed_of_light, like.dtype)
+        mass, c = cast(self.mass, like.dtype), cast(self.speed_of_light, like.dtype)
+        return jnp.asarray(mass, like.dtype), jnp.asarray(c, like.dtype)
 
 
 def _relativistic_radius(key: PRNGKeyArray, dimension: int, mass: Array, c: Array) -> Array:
@@ -185,14 +196,15 @@ def _relativistic_radius(key: PRNGKeyArray, dimension: int, mass: Array, c: Arra
 
     In w = log r the log density d w - c sqrt(e^2w + k^2), k = m c, is strictly concave, with its mode at
     r^2 = (d^2 + sqrt(d^4 + 4 c^2 d^2 k^2)) / (2 c^2). The table spans the drop of the density to 1e-9 of its mode.
+    Lengths are in units of the mode and squares are taken of ratios only: SI units overflow otherwise.
     """
-    d, k = float(dimension), mass * c
-    peak_square = d * (d + jnp.sqrt(d * d + 4.0 * (c * k) ** 2)) / (2.0 * c * c)
-    root_peak = jnp.sqrt(peak_square + k * k)
+    d = float(dimension)
+    peak = d / c * jnp.sqrt(0.5 + 0.5 * jnp.hypot(jnp.ones_like(c), 2.0 * mass * c / d * c))
+    rest, slowness = mass * c / peak, c * peak
 
     def log_density(w: Array) -> Array:  # relative to the mode, where w = 0; no cancellation of large terms
-        root = jnp.sqrt(peak_square * jnp.exp(2.0 * w) + k * k)
-        return d * w - c * peak_square * jnp.expm1(2.0 * w) / (root + root_peak)
+        root = jnp.hypot(jnp.exp(w), rest)
+        return d * w - slowness * jnp.expm1(2.0 * w) / (root + jnp.hypot(jnp.ones_like(rest), rest))
 
     # The second derivative at the mode is between -2d and -d (r >> k: -d, r << k: -2d): a width of d^-1/2. Towards
     # small r the density falls no slower than r^d, towards large r no slower than exp(-c r).
@@ -220,4 +232,4 @@ def _relativistic_radius(key: PRNGKeyArray, dimension: int, mass: Array, c: Arra
     for _ in range(3):
         gradient = jax.grad(value)(s)
         s = jnp.clip(s - (value(s) - need) / jnp.maximum(gradient, jnp.finfo(grid.dtype).tiny), 0.0, 1.0)
-    return jnp.sqrt(peak_square) * jnp.exp(grid[cell] + s * step)
+    return peak * jnp.exp(grid[cell] + s * step)

@@ -5,6 +5,7 @@ grid of sampling (rho-spaced in sigma). Diffusion's is sigma = t; an oscillation
 """
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,13 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _linear as linear
-from ._parameters import as_time, cast
+from ._parameters import as_time, cast, is_concrete
 from ._types import Array, Float, ScalarLike
 from .propagators import AbstractLinearPropagator, HarmonicMotion, LinearFreeMotion
 
-_SMALLEST = 1e-4  # below this there is no noise to speak of: the scale is held there
-_LARGEST = 80.0  # where the data vanish altogether (sigma infinite at the horizon) the scale is held here
-_INFINITE = 1e5  # what rounding makes of infinity: 1 / cos(pi / 2) is 2e7 in single precision
+# EDM's range of sampling (Karras et al. 2022, table 1), for data of a standard deviation about one half. A flow in
+# other units (pixels from 0 to 255, metres) moves it: the flow's own largest noise says what its units are.
+_SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0
+_NO_DATA = 1e-5  # a(T) below this is 0, and sigma infinite there: cos(pi / 2) is 4e-8 in single precision
+_BELOW = 0.05  # of the smallest sigma of sampling: no noise to speak of, and the scale is held there
 _TABLE = 1024
 
 
@@ -35,13 +38,19 @@ class AbstractNoiseScale(eqx.Module):
     def time(self, log_sigma: ScalarLike | Float[Array | np.ndarray, "*times"]) -> Float[Array, "*times"]:
         """The times at which log sigma has these values, clipped to [0, horizon]."""
 
+    @abc.abstractmethod
+    def span(self, dtype: Any = float) -> tuple[ScalarLike, ScalarLike]:
+        """(sigma_min, sigma_max), the range that a grid of sampling should cover."""
+
 
 class RatioNoiseScale(AbstractNoiseScale):
     """sigma = b / a of x_t = a x_0 + b e (root mean squares over the coordinates where they are not numbers).
 
     a = A + B alpha and b = B beta, from the blocks of the propagator and the coupling p_0 = alpha x_0 + beta e.
-    The inverse is a formula for numbers. For diagonals and matrices it is a table, whose log sigma is off by less than
-    1e-4, and by .01 next to the two ends.
+    The inverse is a formula for numbers. For diagonals and matrices it is a table and a step of Newton's method.
+
+    Where data are left at the horizon, sigma ends at its value there. Where none are left (a quarter period, flow
+    matching), sigma is infinite and held at 80, or between 16 and 1,600 times the noise b(T) where 80 is outside.
     """
 
     propagator: AbstractLinearPropagator
@@ -51,25 +60,49 @@ class RatioNoiseScale(AbstractNoiseScale):
 
     def log_sigma(self, t: ScalarLike | Float[Array | np.ndarray, "*times"]) -> Float[Array, "*times"]:
         t = as_time(t)
-        values = jax.vmap(self._square)(t.reshape(-1)).reshape(t.shape)
-        last = self._square(jnp.asarray(self.horizon, t.dtype))
-        top = jnp.where(last < _INFINITE**2, last, _LARGEST**2)
-        return 0.5 * jnp.log(jnp.clip(values, _SMALLEST**2, jnp.broadcast_to(top, t.shape)))
+        wide = _at_least_single(t)
+        values = jax.vmap(self.unclipped)(wide.reshape(-1)).reshape(t.shape)
+        smallest, largest = self.span(wide.dtype)
+        return jnp.clip(values, jnp.log(_BELOW * smallest), jnp.log(largest)).astype(t.dtype)
 
     def time(self, log_sigma: ScalarLike | Float[Array | np.ndarray, "*times"]) -> Float[Array, "*times"]:
-        log_sigma = as_time(log_sigma)
-        log_sigma = jnp.clip(log_sigma, -60.0, 60.0)  # all finite after the exponential, in single precision too
+        given = as_time(log_sigma)
+        # All finite after the exponential, in single precision too.
+        log_sigma = jnp.clip(_at_least_single(given), -60.0, 60.0)
         t = self._closed_form(jnp.exp(log_sigma))
         horizon = cast(self.horizon, log_sigma.dtype)
-        return jnp.clip(self._tabulated(log_sigma) if t is None else t, 0.0, horizon)
+        return jnp.clip(self._tabulated(log_sigma) if t is None else t, 0.0, horizon).astype(given.dtype)
 
-    def _square(self, t: Array) -> Array:
+    def span(self, dtype: Any = float) -> tuple[Array, Array]:
+        a, b = self._root_mean_squares(jnp.asarray(self.horizon, dtype))
+        without_data = a < _NO_DATA
+        last = b / jnp.where(without_data, jnp.ones_like(a), a)
+        smallest = jnp.where(
+            without_data, jnp.clip(_SIGMA_MIN, 2e-4 * b, 0.02 * b), jnp.clip(_SIGMA_MIN, 2.5e-6 * last, 7e-4 * last)
+        )
+        return smallest, jnp.where(without_data, jnp.clip(_SIGMA_MAX, 16.0 * b, 1600.0 * b), last)
+
+    def unclipped(self, t: Array) -> Array:
+        """log(b / a) at one time, a scalar."""
+        a, b = self._root_mean_squares(t)
+        tiny = float(jnp.finfo(t.dtype).tiny)
+        return jnp.log(jnp.maximum(b, tiny)) - jnp.log(jnp.maximum(a, tiny))
+
+    def increases(self) -> bool:
+        """Whether sigma grows on all of [0, horizon], at 128 times; taken to be so where a parameter is traced."""
+        if not is_concrete(self):
+            return True
+        with jax.ensure_compile_time_eval():
+            t = jnp.asarray(self.horizon, float) * (jnp.arange(128, dtype=float) + 0.5) / 128
+            values = np.asarray(jax.vmap(self.unclipped)(t))
+        return bool(np.all(np.diff(values) > 0))
+
+    def _root_mean_squares(self, t: Array) -> tuple[Array, Array]:
         a_block, b_block, _, _ = self.propagator.operators(jnp.zeros_like(t), t, None)
         alpha, beta = jax.tree.map(lambda value: cast(value, t.dtype), (self.alpha, self.beta))
         a = linear.add(a_block, linear.compose(b_block, alpha))
         b = linear.compose(b_block, beta)
-        tiny = float(jnp.finfo(t.dtype).tiny)
-        return jnp.asarray(linear.mean_square(b) / jnp.maximum(linear.mean_square(a), tiny), t.dtype)
+        return linear.root_mean_square(a, t.dtype), linear.root_mean_square(b, t.dtype)
 
     def _closed_form(self, sigma: Array) -> Array | None:
         """sigma = r beta / (1 + r alpha) with r = B / A, and r is t / m or tan(wt) / (m w)."""
@@ -80,19 +113,27 @@ class RatioNoiseScale(AbstractNoiseScale):
             case LinearFreeMotion(kinetic=kinetic) if jnp.shape(kinetic.mass) == ():
                 return cast(kinetic.mass, sigma.dtype) * ratio
             case HarmonicMotion(frequency=f, mass=m) if jnp.shape(f) == () and jnp.shape(m) == ():
-                w = self.propagator.angular_frequency((), sigma.dtype)
-                return jnp.arctan(cast(m, sigma.dtype) * w * ratio) / w
+                w = jnp.asarray(self.propagator.angular_frequency((), sigma.dtype), sigma.dtype)
+                free = w == 0.0  # no spring: the limit of arctan(m w r) / w
+                w = jnp.where(free, jnp.ones_like(w), w)
+                straight = cast(m, sigma.dtype) * ratio
+                return jnp.where(free, straight, jnp.arctan(w * straight) / w)
         return None
 
     def _tabulated(self, log_sigma: Array) -> Array:
         horizon = cast(self.horizon, log_sigma.dtype)
         logit = jnp.linspace(-16.0, 16.0, _TABLE, dtype=log_sigma.dtype)
-        table = jax.lax.stop_gradient(self.log_sigma(horizon * jax.nn.sigmoid(logit)))
-        return horizon * jax.nn.sigmoid(jnp.interp(log_sigma, table, logit))
+        table = self.log_sigma(horizon * jax.nn.sigmoid(logit))
+        t = jax.lax.stop_gradient(horizon * jax.nn.sigmoid(jnp.interp(log_sigma, table, logit)))
+        # A step of Newton's method: the table's error goes, and the time gets its derivatives.
+        value, slope = jax.jvp(self.log_sigma, (t,), (jnp.ones_like(t),))
+        slope = jax.lax.stop_gradient(slope)
+        rising = slope > 0  # not where log sigma is held
+        return t + jnp.where(rising, (log_sigma - value) / jnp.where(rising, slope, jnp.ones_like(slope)), 0.0)
 
 
 class AffineNoiseScale(AbstractNoiseScale):
-    """For flows without a ratio: log sigma runs from -3.6 to 1.2, linearly in t / horizon.
+    """For flows without a ratio that grows: log sigma runs from -3.6 to 1.2, linearly in t / horizon.
 
     The range is two standard deviations about the mean of EDM's training law (Karras et al. 2022, table 1: ln sigma of
     mean -1.2 and deviation 1.2), so that law and its sampling grid spread over the whole of [0, horizon].
@@ -108,3 +149,11 @@ class AffineNoiseScale(AbstractNoiseScale):
         log_sigma = as_time(log_sigma)
         horizon = cast(self.horizon, log_sigma.dtype)
         return jnp.clip((log_sigma + 3.6) / 4.8 * horizon, 0.0, horizon)
+
+    def span(self, dtype: Any = float) -> tuple[float, float]:
+        return _SIGMA_MIN, _SIGMA_MAX
+
+
+def _at_least_single(x: Array) -> Array:
+    """Half precision cannot hold the squares of small noise."""
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits < 32 else x

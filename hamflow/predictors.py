@@ -16,7 +16,7 @@ import jax.random as jr
 import numpy as np
 
 from . import _linear as linear
-from ._parameters import as_parameter, cast, is_concrete, require
+from ._parameters import as_floating, as_parameter, cast, is_concrete, require
 from ._types import Array, Float, PRNGKeyArray, PyTree, ScalarLike, checked
 from .flow import Flow
 from .potentials.mixture import GaussianMixturePotential
@@ -104,7 +104,9 @@ class Preconditioned(eqx.Module):
         self.network, self.flow, self.moments, self.train_flow = network, flow, moments, train_flow
         self.data_std = as_parameter(data_std, "data_std")
         self.data_mean = as_parameter(data_mean, "data_mean")
-        if not linear.is_square(jnp.shape(self.data_std)):
+        if linear.is_square(jnp.shape(self.data_std)):
+            linear.require_matrix_or_positive(jnp.asarray(self.data_std), "data_std")
+        else:
             require(self.data_std, lambda s: jnp.asarray(s) > 0, f"data_std must be positive, got {self.data_std}")
         if moments is None and not flow.is_linear:
             raise ValueError(
@@ -159,6 +161,9 @@ class Preconditioned(eqx.Module):
 
     def __call__(self, t: ScalarLike, x: Float[Array, "*event"], condition: Any = None, key: Any = None) -> Array:
         """The velocity at time `t` and position `x` of one example, of x's shape and dtype."""
+        if jnp.ndim(t) != 0:
+            raise ValueError(f"t must be one time for one example, got shape {jnp.shape(t)}: use jax.vmap for a batch")
+        x = as_floating(x)
         s = self.scalings(t, x)
         centred = x - s.mean_position
         output = self.network(s.c_noise, linear.apply(s.c_in, centred), condition, key)
@@ -197,6 +202,7 @@ class Preconditioned(eqx.Module):
         frozen = (self.flow, self.data_std, self.data_mean, self.moments)
         flow, data_std, data_mean, moments = frozen if self.train_flow else _stop_gradient(frozen)
         t = jnp.asarray(t, x.dtype)
+        flow.require_event(x.shape)
         c_noise = flow.noise_scale.log_sigma(t) / 4.0
         if moments is not None:
             mean_x, mean_v, var, cov, var_v = moments.at(t)
@@ -205,6 +211,7 @@ class Preconditioned(eqx.Module):
             return Scalings(c_in, c_skip, c_out, c_noise, mean_x, mean_v)
         a, b, a_dot, b_dot = flow.coefficient_operators(t, x.shape)
         deviation = linear.as_operator(data_std, x.shape, x.dtype, "data_std")
+        linear.require_invertible(deviation, "data_std")
         scale = _dense_scale if any(isinstance(o, linear.Dense) for o in (a, b, deviation)) else _plain_scale
         c_in, c_skip, c_out = scale(a, b, a_dot, b_dot, deviation)
         mean = cast(data_mean, x.dtype)

@@ -10,8 +10,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from . import _linear as linear
-from ._parameters import as_parameter, fit, is_concrete, require
-from ._types import Array, Float, PRNGKeyArray, Scalar, checked
+from ._parameters import as_floating, as_parameter, fit, require
+from ._types import Array, Float, PRNGKeyArray, Scalar, ScalarLike, checked
 from .domains import Box
 
 
@@ -49,25 +49,28 @@ class NormalPrior(eqx.Module):
         self.scale = as_parameter(scale, "scale")
         if not linear.is_square(jnp.shape(self.scale)):
             require(self.scale, lambda s: jnp.asarray(s) > 0, f"scale must be positive, got {self.scale}")
-        elif is_concrete(self.scale) and not bool((np.asarray(self.scale) > 0).all()):  # a matrix, then
-            size = math.isqrt(math.prod(jnp.shape(self.scale)))
-            sign, _ = np.linalg.slogdet(np.asarray(self.scale, float).reshape(size, size))
-            if sign == 0:
-                raise ValueError(f"scale is a matrix of shape {jnp.shape(self.scale)} that has no inverse")
+        else:
+            linear.require_matrix_or_positive(jnp.asarray(self.scale), "scale")
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
         """One example of shape `shape`, in jax's default float."""
         noise = jr.normal(key, shape)
-        scale = linear.as_operator(self.scale, noise.shape, noise.dtype, "scale")
+        scale = self._scale(noise)
         return fit(self.mean, noise.shape, noise.dtype, "mean") + linear.apply(scale, noise)
 
-    def log_prob(self, position: Float[Array, "*event"]) -> Scalar:
+    def log_prob(self, position: Float[Array | np.ndarray, "*event"] | ScalarLike) -> Scalar:
         """log N(x; mean, scale scale^T), in nats."""
-        scale = linear.as_operator(self.scale, position.shape, position.dtype, "scale")
+        position = as_floating(position)
+        scale = self._scale(position)
         mean = fit(self.mean, position.shape, position.dtype, "mean")
         white = linear.apply(linear.inverse(scale), position - mean)
         log_det = linear.log_abs_det(scale, position.size)
         return -0.5 * jnp.sum(white**2) - log_det - 0.5 * position.size * math.log(2.0 * math.pi)
+
+    def _scale(self, like: Array) -> linear.Operator:
+        scale = linear.as_operator(self.scale, like.shape, like.dtype, "scale")
+        linear.require_invertible(scale, "scale")
+        return scale
 
 
 class UniformPrior(eqx.Module):
@@ -95,8 +98,9 @@ class UniformPrior(eqx.Module):
         lower, upper = fit(self.lower, u.shape, u.dtype, "lower"), fit(self.upper, u.shape, u.dtype, "upper")
         return jnp.minimum(lower + (upper - lower) * u, jnp.broadcast_to(jnp.asarray(upper, u.dtype), shape))
 
-    def log_prob(self, position: Float[Array, "*event"]) -> Scalar:
+    def log_prob(self, position: Float[Array | np.ndarray, "*event"] | ScalarLike) -> Scalar:
         """-log volume inside, minus infinity outside."""
+        position = as_floating(position)
         lower = fit(self.lower, position.shape, position.dtype, "lower")
         upper = fit(self.upper, position.shape, position.dtype, "upper")
         length = jnp.broadcast_to(jnp.asarray(upper - lower, position.dtype), position.shape)

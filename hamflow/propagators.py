@@ -13,21 +13,21 @@ propagator from `propagator(kinetic, domain)`, or None where it has none. A line
 
 import abc
 from functools import partial
-from typing import Any
+from typing import Any, final
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from . import _linear as linear
+from ._module import AbstractModule
 from ._types import Array
 from .domains import AbstractDomain, Euclidean
 from .kinetics import AbstractKinetic, GaussianKinetic
 from .state import PhaseState
 
 
-class AbstractPropagator(eqx.Module):
+class AbstractPropagator(AbstractModule):
     """The exact flow map of a system, in closed form."""
 
     @abc.abstractmethod
@@ -35,7 +35,7 @@ class AbstractPropagator(eqx.Module):
         """The state at `t` of the trajectory that is `state` at `t0`; scalars in the dtype of the state."""
 
 
-class AbstractSolvable(eqx.Module):
+class AbstractSolvable(AbstractModule):
     """A force or a potential that can bring a closed form."""
 
     @abc.abstractmethod
@@ -58,6 +58,8 @@ class AbstractLinearPropagator(AbstractPropagator):
         """The four blocks as operators on positions."""
         names = ("A", "B", "C", "D")
         blocks = self.blocks(t0, t, shape)
+        if not isinstance(blocks, tuple) or len(blocks) != 4:
+            raise ValueError(f"{type(self).__name__}.blocks must return the four blocks (A, B, C, D), got {blocks!r}")
         return tuple(linear.as_operator(v, shape, t.dtype, n) for v, n in zip(blocks, names, strict=True))
 
     def __call__(self, t0: Array, t: Array, state: PhaseState) -> PhaseState:
@@ -69,6 +71,7 @@ class AbstractLinearPropagator(AbstractPropagator):
         )
 
 
+@final
 class FreeMotion(AbstractPropagator):
     """No force: the momentum stays, the domain takes the step (t - t0) v."""
 
@@ -90,6 +93,7 @@ class FreeMotion(AbstractPropagator):
         return LinearFreeMotion(self.kinetic) if isinstance(self.kinetic, GaussianKinetic) else None
 
 
+@final
 class LinearFreeMotion(AbstractLinearPropagator):
     """x_t = x_0 + (t - t0) M^-1 p_0, in all of space."""
 
@@ -101,6 +105,7 @@ class LinearFreeMotion(AbstractLinearPropagator):
         return 1.0, drift.value, 0.0, 1.0
 
 
+@final
 class HarmonicMotion(AbstractLinearPropagator):
     """The oscillator U = |O x|^2 / 2 with mass M: x'' = -M^-1 O^T O x.
 

@@ -73,8 +73,8 @@ def whitened_oscillation(covariance: ScalarLike | Float[Array | np.ndarray, "...
     (Derived for hamflow; not in the paper.)
 
     Args:
-        covariance: C of the data: a number, an array of one example's shape (variances), or of `shape + shape`, a
-            symmetric positive definite matrix.
+        covariance: C of the data: a number, an array of one example's shape (variances; read as a matrix where that
+            shape is square), or of `shape + shape`, a symmetric positive definite matrix.
 
     Raises:
         ValueError: a covariance that is not symmetric positive definite.
@@ -83,7 +83,10 @@ def whitened_oscillation(covariance: ScalarLike | Float[Array | np.ndarray, "...
     operator = linear.as_operator(covariance, None, getattr(covariance, "dtype", float), "covariance")
     if isinstance(operator, linear.Dense):
         require(
-            operator.matrix, lambda m: jnp.abs(m - m.T) <= 1e-4 * jnp.max(jnp.abs(m)), "covariance is not symmetric"
+            operator.matrix,
+            lambda m: jnp.abs(m - m.T) <= 1e-4 * jnp.max(jnp.abs(m)),
+            f"covariance of shape {jnp.shape(covariance)} is read as a matrix, and is not symmetric (for one variance "
+            "a coordinate of square positions, flatten both)",
         )
         message = (
             "covariance is not positive definite: drop constant coordinates, or add a small multiple of the identity"

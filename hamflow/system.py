@@ -10,12 +10,13 @@ is separable if it has them, and the type says which. Three systems expressed as
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ._module import AbstractModule
 from ._types import Array, Float, Scalar, ScalarLike
 from .domains import AbstractDomain, Euclidean
 from .kinetics import AbstractKinetic
@@ -24,7 +25,7 @@ from .propagators import AbstractPropagator, AbstractSolvable
 from .state import PhaseState
 
 
-class AbstractSystem(eqx.Module):
+class AbstractSystem(AbstractModule):
     """Anything with a vector field on phase space and a domain for its positions."""
 
     domain: eqx.AbstractVar[AbstractDomain]
@@ -56,6 +57,7 @@ class AbstractSeparableSystem(AbstractSystem):
         """Move for a time h: x + h v, folded by the domain, the momentum held but for the folds."""
 
 
+@final
 class Hamiltonian(AbstractSeparableSystem):
     """H(t, x, p) = U(t, x) + K(p) in a domain.
 
@@ -105,6 +107,7 @@ class Hamiltonian(AbstractSeparableSystem):
         return _propagator(self.potential, self.kinetic, self.domain)
 
 
+@final
 class ForcedSystem(AbstractSeparableSystem):
     """dx/dt = grad K(p), dp/dt = F(t, x): a force that need not be a gradient, and so no energy.
 
@@ -143,6 +146,7 @@ class ForcedSystem(AbstractSeparableSystem):
         return _propagator(self.force, self.kinetic, self.domain)
 
 
+@final
 class NonSeparableHamiltonian(AbstractSystem):
     """A Hamiltonian in which position and momentum mix: a magnetic field, a position-dependent mass.
 

@@ -1,6 +1,7 @@
 """More that a user may get wrong, and what a user sees, who has no import hook: see `test_errors.py` for the rest."""
 
 import json
+import math
 import subprocess
 import sys
 import textwrap
@@ -229,6 +230,13 @@ USER = """
         def force(self, t, position):
             return position
 
+    class Moves(hf.AbstractPotential, hf.AbstractSolvable):
+        def energy(self, t, position):
+            return position.sum()
+
+        def propagator(self, kinetic, domain):
+            return 3
+
     state = hf.PhaseState(np.ones(2), np.ones(2))
     cases = {
         "force": lambda: hf.Hamiltonian(Push(), hf.GaussianKinetic()),
@@ -242,6 +250,11 @@ USER = """
         "mean": lambda: hf.NormalPrior(np.zeros((2, 3))).sample(jr.key(0), (3,)),
         "numpy": lambda: hf.oscillation().evolve(state, np.float64(0.5)).position.dtype.name,
         "energy": lambda: float(hf.oscillation().system.energy(0.0, state)),
+        "whole numbers": lambda: hf.NormalPrior(0.4, jnp.array(0.5)).log_prob(jnp.arange(2)),
+        "times": lambda: hf.Preconditioned(lambda c, x, *_: x, hf.diffusion(), 0.5)(jnp.ones(2), jnp.ones(2)),
+        "propagator": lambda: hf.Flow(hf.Hamiltonian(Moves(), hf.GaussianKinetic()), hf.IndependentCoupling(), 1.0,
+                                      hf.NormalPrior()),
+        "doubles": lambda: float(hf.NormalPrior().log_prob(np.zeros(2)) + hf.UniformPrior().log_prob(np.zeros(2))),
         "numbers": lambda: [hf.diffusion(80).horizon, hf.GaussianKinetic(np.array([1, 2])).mass.tolist()],
     }
     said = {}
@@ -264,8 +277,11 @@ def test_what_a_user_sees_without_the_hook():
         "class": ("TypeError", "potential", "AbstractPotential"),
         "list": ("TypeCheckError", "lower"),
         "integers": ("TypeCheckError", "position"),
-        "shapes": ("TypeCheckError", "momentum"),
+        "shapes": ("ValueError", "momentum"),
         "data": ("TypeCheckError", "data"),
+        "whole numbers": ("TypeError", "floating point"),
+        "times": ("ValueError", "one time", "jax.vmap"),
+        "propagator": ("TypeError", "AbstractPropagator", "int"),
         "prior": ("TypeCheckError", "prior"),
         "box": ("ValueError", "Box lower has shape (3,)", "(1,)"),
         "mean": ("ValueError", "mean has shape (2, 3)", "(3,)"),
@@ -274,4 +290,5 @@ def test_what_a_user_sees_without_the_hook():
             assert word in said[name], f"{name}: {said[name]}"
     assert said["numpy"] == "float32"
     assert said["energy"] == pytest.approx(2.0)
+    assert said["doubles"] == pytest.approx(-math.log(2 * math.pi) - math.log(4.0), rel=1e-5)
     assert said["numbers"] == [80.0, [1.0, 2.0]]

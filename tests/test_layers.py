@@ -17,6 +17,7 @@ PACKAGE = Path(hf.__file__).parent
 # physics, so they see the type vocabulary (and `training` what writes files) and nothing else.
 ORDER = [
     "_types",
+    "_module",
     "_parameters",
     "_linear",
     "state",

@@ -6,9 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
+from jax.typing import ArrayLike
 
 from .._parameters import as_parameter, cast, require
-from .._types import Array, Float, PRNGKeyArray
+from .._types import Array, Float, PRNGKeyArray, ScalarLike, checked
 from ..flow import Flow
 
 
@@ -33,9 +35,13 @@ class LogNormalNoise(AbstractTimeLaw):
     mean: float | Float[Array, ""]
     std: float | Float[Array, ""]
 
-    def __init__(self, mean: float | Float[Array, ""] = -1.2, std: float | Float[Array, ""] = 1.2):
-        self.mean, self.std = as_parameter(mean, "mean"), as_parameter(std, "std")
-        require(self.std, lambda s: s > 0, f"std must be positive, got {self.std}")
+    @checked
+    def __init__(
+        self,
+        mean: ScalarLike | Float[Array | np.ndarray, ""] = -1.2,
+        std: ScalarLike | Float[Array | np.ndarray, ""] = 1.2,
+    ):
+        self.mean, self.std = _mean_and_std(mean, std)
 
     def sample(self, key: PRNGKeyArray, flow: Flow, shape: tuple[int, ...], dtype=None) -> Float[Array, "..."]:
         noise = jr.normal(key, shape, dtype or float)
@@ -62,9 +68,13 @@ class LogitNormalTime(AbstractTimeLaw):
     mean: float | Float[Array, ""]
     std: float | Float[Array, ""]
 
-    def __init__(self, mean: float | Float[Array, ""] = 0.0, std: float | Float[Array, ""] = 1.0):
-        self.mean, self.std = as_parameter(mean, "mean"), as_parameter(std, "std")
-        require(self.std, lambda s: s > 0, f"std must be positive, got {self.std}")
+    @checked
+    def __init__(
+        self,
+        mean: ScalarLike | Float[Array | np.ndarray, ""] = 0.0,
+        std: ScalarLike | Float[Array | np.ndarray, ""] = 1.0,
+    ):
+        self.mean, self.std = _mean_and_std(mean, std)
 
     def sample(self, key: PRNGKeyArray, flow: Flow, shape: tuple[int, ...], dtype=None) -> Float[Array, "..."]:
         noise = jr.normal(key, shape, dtype or float)
@@ -72,7 +82,15 @@ class LogitNormalTime(AbstractTimeLaw):
         return _into_open(jnp.asarray(flow.horizon, logit.dtype) * jax.nn.sigmoid(logit), flow)
 
 
+def _mean_and_std(mean: ArrayLike, std: ArrayLike) -> tuple[float | Array, float | Array]:
+    mean, std = as_parameter(mean, "mean"), as_parameter(std, "std")
+    require(std, lambda s: s > 0, f"std must be positive, got {std}")
+    return mean, std
+
+
 def _into_open(t: Array, flow: Flow) -> Array:
     """Clip to (0, horizon]: rounding and an infinite logarithm must not give t = 0, where some scores are singular."""
     horizon = jnp.asarray(flow.horizon, t.dtype)
-    return jnp.clip(t, horizon * float(jnp.finfo(t.dtype).eps), horizon)
+    # Half precision is coarse but comes near to 0 all the same: its eps would leave out most noise levels.
+    eps = min(float(jnp.finfo(t.dtype).eps), float(jnp.finfo(jnp.float32).eps))
+    return jnp.clip(t, horizon * eps, horizon)

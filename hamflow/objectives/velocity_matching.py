@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from .._parameters import require
 from .._types import Array, Float, PRNGKeyArray, Scalar, ScalarLike, checked
 from ..flow import Flow
 from .time_laws import AbstractTimeLaw, LogNormalNoise
@@ -39,7 +40,8 @@ def velocity_matching_loss(
         condition: None, or a tree of arrays with a leading batch axis (class labels of shape `(batch,)`).
         time_law: of the training times; `LogNormalNoise()` unless given.
         weight: a number, or a function of the time that returns a number or an array of one example's shape. Unless
-            given, the predictor's own (`Preconditioned`: 1 / c_out^2), else 1.
+            given, the predictor's own: its method `normalise_error(t, error)` (`Preconditioned`: error / c_out) or
+            `weight(t, x)`, where it has one; else 1.
 
     Returns:
         The loss, a scalar in the data's dtype.
@@ -57,25 +59,38 @@ def velocity_matching_loss(
                 f"condition has a leaf of shape {jnp.shape(leaf)}, but data hold {data.shape[0]} examples: "
                 "give one condition an example"
             )
+    flow.require_event(data.shape[1:])
+    if not callable(weight) and weight is not None:
+        require(weight, lambda w: jnp.asarray(w) >= 0, f"weight must not be negative, got {weight}")
     key_time, key_state, key_predictor = jr.split(key, 3)
     law = LogNormalNoise() if time_law is None else time_law
     t = law.sample(key_time, flow, data.shape[:1], data.dtype)
     state = flow.sample_state(key_state, data, t)
     target = jax.vmap(flow.velocity)(state, t)
     t, position, target = jax.lax.stop_gradient((t, state.position, target))
-    normalise = getattr(predictor, "normalise_error", None) if weight is None else None
+    normalise: Any = getattr(predictor, "normalise_error", None) if weight is None else None
+    own_weight: Any = getattr(predictor, "weight", None)  # a layer's `weight` is an array, and no weight of a loss
 
     def squared_error(t: Array, x: Array, v: Array, condition: Any, key: Array) -> Array:
         predicted = predictor(t, x, condition, key)
-        if jnp.shape(predicted) != v.shape:
+        if predicted is None or jnp.shape(predicted) != v.shape:
+            shown = "None" if predicted is None else f"shape {jnp.shape(predicted)}"
             raise ValueError(
-                f"predictor returned shape {jnp.shape(predicted)} for one example of shape {v.shape}: "
+                f"predictor returned {shown} for one example of shape {v.shape}: "
                 "it must return one velocity, without a batch axis"
             )
         error = predicted - v
         if normalise is not None:
             return normalise(t, error) ** 2
-        w = weight(t) if callable(weight) else (1.0 if weight is None else weight)
+        w: Any
+        if callable(weight):
+            w = weight(t)
+        elif weight is not None:
+            w = weight
+        else:
+            w = own_weight(t, x) if callable(own_weight) else 1.0
+        if jnp.shape(w) not in ((), v.shape):
+            raise ValueError(f"weight has shape {jnp.shape(w)}; it must be one number, or of one example's {v.shape}")
         return jnp.asarray(w, v.dtype) * error**2
 
     keys = jr.split(key_predictor, data.shape[0])

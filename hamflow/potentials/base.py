@@ -10,14 +10,16 @@ The type says who conserves energy: a potential does, a bare force need not.
 """
 
 import abc
+from typing import final
 
-import equinox as eqx
 import jax
+import jax.numpy as jnp
 
+from .._module import AbstractModule
 from .._types import Array, Float, Scalar, ScalarLike
 
 
-class AbstractForce(eqx.Module):
+class AbstractForce(AbstractModule):
     """A force field F(t, x), dp/dt = F.
 
     To add a force without an energy, subclass this and write `force`. With an energy, subclass `AbstractPotential`.
@@ -48,6 +50,17 @@ class AbstractPotential(AbstractForce):
     def energy(self, t: ScalarLike, position: Float[Array, "*event"]) -> Scalar:
         """U(t, x), a scalar in the position's dtype."""
 
+    @final
     def force(self, t: ScalarLike, position: Float[Array, "*event"]) -> Float[Array, "*event"]:
         """F = -grad U, by automatic differentiation (final: do not override)."""
-        return -jax.grad(self.energy, argnums=1)(t, position)
+
+        def energy(position: Float[Array, "*event"]) -> Scalar:
+            value = self.energy(t, position)
+            if jnp.shape(value) != ():
+                raise ValueError(
+                    f"{type(self).__name__}.energy returned shape {jnp.shape(value)} for one position of shape "
+                    f"{position.shape}; an energy is one number: sum over the coordinates"
+                )
+            return value
+
+        return -jax.grad(energy)(position)

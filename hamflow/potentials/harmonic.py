@@ -1,5 +1,7 @@
 """The harmonic oscillator."""
 
+from typing import final
+
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
@@ -12,6 +14,7 @@ from ..propagators import AbstractPropagator, AbstractSolvable, HarmonicMotion
 from .base import AbstractPotential
 
 
+@final
 class HarmonicPotential(AbstractPotential, AbstractSolvable):
     """U = |frequency x|^2 / 2; with mass m a coordinate moves at the angular frequency `frequency / sqrt(m)`.
 

@@ -1,17 +1,20 @@
 """A mixture of Gaussians, whose score, samples and density are exact."""
 
 import math
+from typing import final
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jax.typing import ArrayLike
 
-from .._parameters import as_parameter, cast, require
+from .._parameters import as_floating, as_parameter, cast, require
 from .._types import Array, Float, PRNGKeyArray, Scalar, ScalarLike, checked
 from .base import AbstractPotential
 
 
+@final
 class GaussianMixturePotential(AbstractPotential):
     """U(x) = -log sum_k weights_k N(x; means_k, diag(stds_k^2)): the force is the exact score.
 
@@ -48,12 +51,13 @@ class GaussianMixturePotential(AbstractPotential):
     def energy(self, t: ScalarLike, position: Float[Array, "*event"]) -> Scalar:
         return -self.log_prob(position)
 
-    def log_prob(self, position: Float[Array, "*event"]) -> Scalar:
+    def log_prob(self, position: Float[Array | np.ndarray, "*event"] | ScalarLike) -> Scalar:
         """The log density at one position, in nats."""
         return jax.nn.logsumexp(self.component_log_probs(position))
 
-    def component_log_probs(self, position: Float[Array, "*event"]) -> Float[Array, "k"]:
+    def component_log_probs(self, position: Float[Array | np.ndarray, "*event"] | ScalarLike) -> Float[Array, "k"]:
         """log(weights_k N(x; means_k, stds_k^2)) of every component."""
+        position = as_floating(position)
         if position.shape != self.means.shape[1:]:
             raise ValueError(f"position has shape {position.shape}, the mixture lives on {self.means.shape[1:]}")
         means, stds = cast(self.means, position.dtype), self.stds_of(position.dtype)

@@ -1,5 +1,7 @@
 """No force at all."""
 
+from typing import final
+
 import jax.numpy as jnp
 
 from .._types import Array, Float, Scalar, ScalarLike
@@ -9,6 +11,7 @@ from ..propagators import AbstractPropagator, AbstractSolvable, free_motion
 from .base import AbstractPotential
 
 
+@final
 class ZeroPotential(AbstractPotential, AbstractSolvable):
     """U = 0: straight lines, folded by the domain. Diffusion, flow matching and reflection flows are made of it."""
 

@@ -1,7 +1,7 @@
 """Generation: draw from the prior and follow the velocity predictor down to the data."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_origin
 
 import diffrax
 import equinox as eqx
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optimistix
 
 from .._parameters import is_concrete, require
 from .._types import Array, Float, PyTree, checked
@@ -39,7 +40,8 @@ def generate(
         shape: `(n, *event)`, of the whole batch.
         num_steps: steps of the flow's own grid (`rho_grid`).
         solver: Heun's method with an Euler last step if None (18 steps are 35 evaluations); else any diffrax solver,
-            one step an interval. An implicit solver in a Box needs a predictor whose component normal to a wall
+            one step an interval. An implicit solver that takes its tolerances from an adaptive step gets Newton's
+            method with 1e-5 in place of its root finder; in a Box it needs a predictor whose component normal to a wall
             vanishes there, as the exact velocity's does: otherwise its equations may have no root, and diffrax raises.
         condition: None, or a tree of arrays with a leading axis of n.
         times: decreasing times from the horizon to 0 in place of the flow's grid; `num_steps` is not used then.
@@ -51,10 +53,14 @@ def generate(
     Raises:
         TypeError: arguments of another shape or dtype, by name.
         ValueError: a shape without a batch axis, another number of keys or conditions than rows, fewer than one step,
-            times that do not run from the horizon down to 0, a predictor that returns another shape.
+            times that do not run from the horizon down to 0, a predictor that returns another shape, a solver that is
+            not for one ordinary differential equation.
         RuntimeError: a draw of the prior outside the domain.
     """
     key = _checked_key(key, shape)
+    flow.require_event(shape[1:])
+    if solver is not None:
+        solver = _fitting(solver)
     for leaf in jax.tree.leaves(condition):
         if jnp.shape(leaf)[:1] != shape[:1]:
             raise ValueError(
@@ -81,8 +87,9 @@ def _generate(predictor, flow, key, shape, grid, solver, condition) -> Array:
         """V on the domain, carried to all of space by its folds."""
         folded, _ = domain.fold(x, x)
         v = predictor(t, folded, condition, None)
-        if jnp.shape(v) != x.shape:
-            raise ValueError(f"predictor returned shape {jnp.shape(v)} for one example of shape {x.shape}")
+        if v is None or jnp.shape(v) != x.shape:
+            shown = "None" if v is None else f"shape {jnp.shape(v)}"
+            raise ValueError(f"predictor returned {shown} for one example of shape {x.shape}")
         return domain.extend(x, jnp.asarray(v, x.dtype))
 
     in_axes = (None, 0, None if condition is None else 0)
@@ -123,6 +130,20 @@ def _diffrax(velocity, x: Array, condition: Any, grid: Array, solver: diffrax.Ab
     )
     assert solution.ys is not None
     return solution.ys[-1]
+
+
+def _fitting(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
+    """The solver with tolerances of its own where it counts on those of an adaptive step, for there is none here."""
+    terms = get_origin(solver.term_structure) or solver.term_structure
+    if not (isinstance(terms, type) and issubclass(diffrax.ODETerm, terms)):
+        raise ValueError(
+            f"solver {type(solver).__name__} is for split or stochastic equations, but dx/dt = V is one ordinary one: "
+            "use diffrax.Heun, Tsit5, Dopri5, Kvaerno5 ..."
+        )
+    finder = getattr(solver, "root_finder", None)
+    if finder is None or isinstance(getattr(finder, "rtol", 0.0), float):
+        return solver
+    return eqx.tree_at(lambda s: s.root_finder, solver, optimistix.Newton(rtol=1e-5, atol=1e-5))
 
 
 def _checked_key(key: Any, shape: tuple[int, ...]) -> Array:

@@ -123,11 +123,6 @@ def test_diffrax_takes_one_step_an_interval(x64):
     np.testing.assert_allclose(hf.generate(curved, flow, KEY, shape, 6, diffrax.Euler()), x, rtol=1e-10)
 
 
-def test_an_implicit_solver_without_tolerances_says_so():
-    with pytest.raises(ValueError, match="tolerances"):
-        hf.generate(curved, hf.oscillation(), KEY, (2, 2), 4, diffrax.Kvaerno3())
-
-
 @pytest.mark.parametrize("solver", [None, diffrax.Heun()])
 def test_a_row_does_not_depend_on_the_batch(solver):
     flow = hf.oscillation()

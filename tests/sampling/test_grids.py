@@ -99,5 +99,5 @@ def test_bad_arguments_are_named(num_steps, options, error, message):
 
 def test_a_flow_that_ends_below_sigma_min():
     with pytest.raises(ValueError, match="pass a smaller"):
-        hf.rho_grid(hf.diffusion(horizon=0.001), 5)
+        hf.rho_grid(hf.diffusion(horizon=0.001), 5, sigma_min=0.002)
     assert np.all(np.diff(hf.rho_grid(hf.diffusion(horizon=0.001), 5, sigma_min=1e-5)) < 0)

@@ -3,6 +3,7 @@
     python examples/ffhq.py                                  # embedded faces at 32x32, four minutes on two CPU cores
     python examples/ffhq.py --flow reflection                # the same with another flow
     python examples/ffhq.py --resume runs/00000-...          # go on where a run stopped; its settings are kept
+    python examples/ffhq.py --resume runs/00000-... --num-samples 16    # of a finished run: draw again
 
 FFHQ at 64x64 with the published recipe, on however many GPUs there are (a zip in the EDM layout, or a folder):
 
@@ -11,12 +12,14 @@ FFHQ at 64x64 with the published recipe, on however many GPUs there are (a zip i
         --multipliers 1 2 2 2 --blocks 4 4 4 4 --attention 16 --sampling-steps 40
 
 A run folder holds `samples.png`, `loss.png`, `model.safetensors` (the average model, for `hamflow.load`),
-`config.json`, `stats.jsonl` (one line a step) and `checkpoints/`.
+`config.json`, `stats.jsonl` (one line a step) and `checkpoints/`. A resumed run may change `FREE` settings only.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -33,7 +36,17 @@ import tyro
 
 import hamflow as hf
 from hamflow import plotting, training
-from hamflow.data import batches, embedded_faces, image_grid, open_images, random_flip, save_png, to_float
+from hamflow.data import (
+    UnreadableImageError,
+    batches,
+    embedded_faces,
+    fingerprint,
+    image_grid,
+    open_images,
+    random_flip,
+    save_png,
+    to_float,
+)
 from hamflow.networks.unet import UNet
 
 matplotlib.use("Agg")
@@ -75,8 +88,36 @@ class Config:
     num_samples: int = 64
     sampling_steps: int = 18  # of Heun's method: twice as many evaluations, less one
     resume: Path | None = None  # a run folder
-    dry_run: bool = False  # print the settings and leave
+    changed_data: bool = False  # resume though the pictures were moved, mended or exchanged
+    dry_run: bool = False  # check everything, print the settings and leave
     smoke: bool = False  # two tiny steps of everything, to see that it runs
+
+
+ONCE = {"resume", "changed_data", "dry_run", "smoke"}  # of one command, no settings of a run
+FREE = {"duration", "outdir", "skip_corrupt", "save_every", "num_samples", "sampling_steps"} | {
+    *("lr", "lr_rampup", "lr_decay", "momentum", "beta2", "ema")  # a run that diverged goes on with others
+}
+RANGES = {  # where each lies, without the upper end; the network checks its own
+    **dict.fromkeys(("resolution", "batch", "num_samples", "sampling_steps"), (1, math.inf)),
+    **dict.fromkeys(("duration", "save_every"), (1e-6, math.inf)),  # at least one picture
+    **dict.fromkeys(("dropout", "momentum", "beta2"), (0, 1)),
+    **dict.fromkeys(("lr_rampup", "ema", "seed"), (0, math.inf)),
+    "lr": (1e-30, math.inf),
+}
+FLAGS = {  # what the library's messages say, and what it is called here
+    "Pass labels=False": "Leave out --cond",
+    "skip_corrupt=True": "--skip-corrupt",
+    "resolution": "--resolution",
+    "A batch of": "--batch",
+    "batch_size": "--batch",
+    "attention_resolutions=()": "no --attention",
+    "attention_resolutions": "--attention",
+    "base_channels": "--channels",
+    "channel_multipliers": "--multipliers",
+    "blocks_per_level": "--blocks",
+    "patch_size": "--patch",
+    "outdir": "--outdir",
+}
 
 
 def make_flow(name: str, data_std: float, data_mean: float) -> hf.Flow:
@@ -93,27 +134,33 @@ def make_flow(name: str, data_std: float, data_mean: float) -> hf.Flow:
 
 
 def main(config: Config) -> None:
+    training.check_ranges(config, RANGES)
+
     # -- data --------------------------------------------------------------------------------------------------------
     path = config.data or embedded_faces()
     source = open_images(path, config.resolution, labels=config.cond, skip_corrupt=config.skip_corrupt)
-    if config.skip_corrupt and source.skipped:
-        print(f"skipped {len(source.skipped)} pictures: {', '.join(sorted(source.skipped)[:5])} ...")
+    if source.skipped:
+        names = sorted(source.skipped)
+        print(f"skipped {count(len(names), 'picture')}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
     mesh = training.data_mesh()
     training.check_batch_size(config.batch, mesh)
     num_steps = max(round(config.duration * 1e6 / config.batch), 1)
     name = f"{source.name}-{config.resolution}-{'cond' if config.cond else 'uncond'}-{config.flow}"
-    print(f"{len(source)} pictures from {path}, {num_steps} steps of {config.batch} on {mesh.size} device(s)")
-    if config.dry_run:
-        print(json.dumps(dataclasses.asdict(config), indent=2, default=str))
-        return
+    classes = f" in {count(source.num_classes, 'class', 'classes')}" if config.cond else ""
+    steps_of = f"{count(num_steps, 'step')} of {config.batch}"
+    print(f"{count(len(source), 'picture')}{classes} from {path}, {steps_of} on {count(mesh.size, 'device')}")
     # What the pictures or the batch size are refused for is said here, before a folder is made.
     batches(source, config.batch, seed=config.seed).close()
     with contextlib.closing(batches(source, min(1024, len(source)), seed=config.seed)) as stream:
         sample = to_float(jnp.asarray(next(stream)["image"]))
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in ONCE}
+    settings["pictures"] = {"number": len(source), "fingerprint": fingerprint(source)}
+    settings["data_mean"], settings["data_std"] = float(sample.mean()), float(sample.std())
+    changes = take_up(config, settings) if config.resume is not None else {}
 
     # -- flow and network --------------------------------------------------------------------------------------------
     key_network, key_moments, key_train, key_sample = jr.split(jr.key(config.seed), 4)
-    flow = make_flow(config.flow, float(sample.std()), float(sample.mean()))
+    flow = make_flow(config.flow, settings["data_std"], settings["data_mean"])
     network = UNet(
         config.resolution,
         channels_in=3,
@@ -127,6 +174,8 @@ def main(config: Config) -> None:
         key=key_network,
     )
     model = hf.Preconditioned.from_data(network, flow, sample, key_moments)
+    # Of a resumed run these are as they were, whichever pictures are in the sample now.
+    model = eqx.tree_at(lambda m: (m.data_mean, m.data_std), model, (settings["data_mean"], settings["data_std"]))
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(network, eqx.is_inexact_array)))
     print(f"{config.flow} flow, U-Net of {num_parameters / 1e6:.2f} M parameters")
 
@@ -154,28 +203,42 @@ def main(config: Config) -> None:
     step = training.make_step(loss, optimizer, ema, trainable=trainable, sharding=training.replicated(mesh))
 
     # -- run folder --------------------------------------------------------------------------------------------------
-    if config.resume is None:
-        folder = training.make_run_folder(config.outdir, f"{name}-batch{config.batch}-seed{config.seed}", config)
-    else:
-        folder = config.resume
-        training.check_same_config(folder, config)
+    if config.dry_run:
+        training.check_outdir(config.resume or config.outdir)
+        print(json.dumps(dataclasses.asdict(config), indent=2, default=str))
+        return
+    folder = config.resume
+    if folder is None:
+        folder = training.make_run_folder(config.outdir, f"{name}-batch{config.batch}-seed{config.seed}", settings)
     checkpoints = training.Checkpoints(folder / "checkpoints")
     if config.resume is not None:
         state, key_train, _ = checkpoints.restore(state, key_train)
-        print(f"resumed {folder} after step {int(state.step)}")
+        print(f"resumed {folder} after {count(int(state.step), 'step')}")
     start_step = int(state.step)
+    if start_step >= num_steps:
+        print(f"it has the {count(num_steps, 'step')} asked for already: no training, only samples")
+    elif changes:
+        training.update_config(folder, settings, start_step)
+        if "duration" in changes and config.lr_decay:
+            print("the learning rate follows the schedule of the new duration from here on")
     save_steps = max(round(config.save_every * 1e6 / config.batch), 1)
 
     # -- loop --------------------------------------------------------------------------------------------------------
     stats = training.StatsLog(folder / "stats.jsonl", first_step=start_step)
-    progress = training.Progress(num_steps, first_step=start_step)
+    if stats.num_damaged:
+        print(f"{stats.path}: left out {count(stats.num_damaged, 'line')} that cannot be read")
+    progress = training.Progress(max(num_steps, start_step), first_step=start_step)
     record = training.Recorder(stats.write, progress.update)
     stream = batches(source, config.batch, seed=config.seed, start_step=start_step)
-    started = time.monotonic()
-    with checkpoints, stats, progress, training.StopOnSignal() as stop:
+    started, unreadable = time.monotonic(), None
+    with training.StopOnSignal() as stop, checkpoints, stats, progress:
         try:
             for n in range(start_step, num_steps):
-                batch = next(stream)
+                try:
+                    batch = next(stream)
+                except (UnreadableImageError, OSError) as error:
+                    unreadable = error
+                    break
                 state, metrics = step(state, training.shard_batch(batch, mesh), key_train)
                 record(metrics, batch["index"])
                 if stop.requested:
@@ -186,39 +249,90 @@ def main(config: Config) -> None:
             record.flush()
         except training.NonFiniteLoss as error:
             checkpoints.save(state, key_train)
-            sys.exit(f"{error}\nThe last good state is saved in {folder}.")
+            sys.exit(
+                f"{error}\nThe last good state is saved. To go on with a smaller learning rate:\n"
+                f"  {training.resume_command(folder, '--lr', f'{config.lr / 3:.2g}')}\n"
+                "If it stops again at once, the step before had spoiled the parameters already: start a new run, or "
+                f"move {checkpoints.folder / str(int(state.step))} away to go on from an older checkpoint."
+            )
         finally:
             stream.close()
         checkpoints.save(state, key_train)
-    if stop.requested:
-        sys.exit(f"Stopped after step {int(state.step)}. To go on: python examples/ffhq.py --resume {folder}")
-    seconds = time.monotonic() - started
-    print(
-        f"{(num_steps - start_step) * config.batch / seconds:.1f} images/s over {seconds:.0f} s, compilation included"
-    )
+    so_far = f"The training is saved after {count(int(state.step), 'step')}."
+    if unreadable is not None:
+        said = training.in_flags(str(unreadable), FLAGS)
+        sys.exit(
+            f"{said}\n{so_far} To go on without such pictures (in another order):\n"
+            f"  {training.resume_command(folder, '--skip-corrupt')}\n"
+            f"Or mend it, and go on with:\n  {training.resume_command(folder, '--changed-data')}"
+        )
+    if stop.signal is not None:
+        print(f"Stopped. {so_far} To go on:\n  {training.resume_command(folder)}", file=sys.stderr)
+        sys.exit(128 + stop.signal)
+    if start_step < num_steps:
+        seconds = time.monotonic() - started
+        rate = (num_steps - start_step) * config.batch / seconds
+        print(f"{rate:.1f} images/s over {seconds:.0f} s, compilation included")
 
     # -- samples -----------------------------------------------------------------------------------------------------
-    model = jax.tree.map(lambda leaf: jax.device_put(leaf, jax.devices()[0]) if eqx.is_array(leaf) else leaf, state.ema)
+    with training.exit_on_interrupt(f"Stopped. {so_far} For its samples:\n  {training.resume_command(folder)}"):
+        write_results(config, folder, state.ema, flow, source.num_classes, key_sample)
+    evaluations = 2 * config.sampling_steps - 1
+    print(f"{folder / 'samples.png'}: {count(config.num_samples, 'sample')} of {count(evaluations, 'evaluation')} each")
+
+
+def write_results(config: Config, folder: Path, ema, flow: hf.Flow, num_classes: int, key: jax.Array) -> None:
+    """The average model, a grid of its samples, and the curve of the loss."""
+    model = jax.tree.map(lambda leaf: jax.device_put(leaf, jax.devices()[0]) if eqx.is_array(leaf) else leaf, ema)
     hf.save(folder / "model.safetensors", model)
     shape = (config.num_samples, 3, config.resolution, config.resolution)
-    labels = jnp.arange(config.num_samples) % source.num_classes if config.cond else None
-    samples = hf.generate(model, flow, key_sample, shape, config.sampling_steps, condition=labels)
+    labels = jnp.arange(config.num_samples) % num_classes if config.cond else None
+    samples = hf.generate(model, flow, key, shape, config.sampling_steps, condition=labels)
     save_png(folder / "samples.png", image_grid(samples))
-    history = training.read_stats(folder / "stats.jsonl")
+    history = [line for line in training.read_stats(folder / "stats.jsonl") if {"images", "loss"} <= line.keys()]
     figure, ax = plt.subplots(figsize=(6, 4))
     plotting.loss_curve(ax, [line["images"] for line in history], [line["loss"] for line in history])
     plotting.save_figure(figure, folder / "loss.png")
-    print(f"{folder / 'samples.png'}: {config.num_samples} samples of {2 * config.sampling_steps - 1} evaluations each")
+
+
+def take_up(config: Config, settings: dict) -> dict[str, str]:
+    """Refuse to resume a run with other settings, but for what may change; show that, and measure nothing anew."""
+    assert config.resume is not None
+    run = training.read_config(config.resume)
+    settings.update({name: run[name] for name in ("data_mean", "data_std") if name in run})
+    fewer = len_of(run.get("pictures")) > len_of(settings["pictures"])
+    free = FREE | ({"data", "pictures"} if config.changed_data else set())
+    free |= {"pictures"} if config.skip_corrupt and fewer else set()
+    try:
+        changes = training.check_same_config(config.resume, settings, free=free)
+    except ValueError as error:
+        hint = "\nIf the pictures were moved or mended, add --changed-data." if "pictures." in str(error) else ""
+        raise ValueError(f"{error}{hint}") from None
+    for name, words in changes.items():
+        print(f"{name}: {words}")
+    if "pictures.number" in changes:
+        print("the order of the pictures changes from here on; the number of steps is kept")
+    return changes
+
+
+def len_of(pictures: object) -> int:
+    return pictures.get("number", 0) if isinstance(pictures, dict) else 0
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def parse() -> Config:
     """The command line. With --resume RUN the run's own settings are the defaults, so they need not be said again."""
-    run = next((b for a, b in zip(sys.argv, sys.argv[1:], strict=False) if a == "--resume"), None)
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--resume", nargs="?")
+    run = finder.parse_known_args(sys.argv[1:])[0].resume
     default = Config()
     if run is not None:
         saved = training.read_config(run)
         kinds = {"data": Path, "outdir": Path, "multipliers": tuple, "blocks": tuple, "attention": tuple}
-        known = {field.name for field in dataclasses.fields(Config)}
+        known = {field.name for field in dataclasses.fields(Config)} - ONCE
         saved = {k: kinds[k](v) if k in kinds and v is not None else v for k, v in saved.items() if k in known}
         default = dataclasses.replace(default, **saved)
     config = tyro.cli(Config, default=default, description=__doc__)
@@ -235,10 +349,14 @@ def parse() -> Config:
     return config
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """`main`, with what a person can mend (a path, a folder, a setting) said in a few lines."""
     try:
-        main(parse())
-    except (ValueError, OSError) as error:  # what a person can mend: a path, a folder, a setting
-        if not isinstance(error, (ValueError, FileNotFoundError, PermissionError, NotADirectoryError)):
-            raise
-        sys.exit(f"{type(error).__name__}: {error}")
+        with training.exit_on_interrupt("Stopped before the training began: nothing was lost."):
+            main(parse())
+    except (ValueError, OSError) as error:
+        sys.exit(f"{type(error).__name__}: {training.in_flags(str(error), FLAGS)}")
+
+
+if __name__ == "__main__":
+    run()

@@ -98,7 +98,7 @@ def phase_space(config: Config) -> None:
     key_data, *keys = jr.split(jr.key(config.seed), 4)
     data = jax.vmap(lambda k: mixture.sample(k, ()))(jr.split(key_data, 400))
     flows = {
-        "diffusion, to T = 5 of 80": hf.diffusion(horizon=5.0, data_std=1.5),
+        "diffusion, drawn to t = 5 of T = 80": hf.diffusion(horizon=5.0, data_std=1.5),  # at 80 the data were a dot
         "CondOT flow matching": hf.flow_matching(),
         "oscillation": hf.oscillation(),
     }
@@ -106,7 +106,10 @@ def phase_space(config: Config) -> None:
     for ax, flow, key in zip(axes, flows.values(), keys, strict=True):
         plotting.phase_portrait(ax, flow, data, key)
     plotting.label_panels(axes, flows)
-    axes[0].legend(loc="upper left", frameon=False)
+    dots, _ = axes[0].get_legend_handles_labels()
+    axes[0].legend(dots, ["t = 0, data", "t = 5"], loc="upper left", frameon=False)
+    axes[1].margins(y=0.25)  # room for the legend
+    axes[1].legend(loc="upper left", frameon=False)
     plotting.save_figure(figure, config.outdir / "phase_space.png")
 
 

@@ -7,6 +7,7 @@ from hamflow.data.arrays import ArrayImages as ArrayImages
 from hamflow.data.augment import random_flip as random_flip, to_float as to_float, to_uint8 as to_uint8
 from hamflow.data.cache import CachedImages as CachedImages
 from hamflow.data.faces import embedded_faces as embedded_faces
+from hamflow.data.fingerprint import fingerprint as fingerprint
 from hamflow.data.folder import FolderImages as FolderImages
 from hamflow.data.grid import image_grid as image_grid, save_png as save_png
 from hamflow.data.images import AbstractImages as AbstractImages

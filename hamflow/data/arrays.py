@@ -8,7 +8,8 @@ from typing import Any, final
 import numpy as np
 from PIL import Image
 
-from hamflow.data.images import AbstractImages, check_resolution, short_name
+from hamflow.data.images import AbstractImages, check_resolution, refuse_special, short_name
+from hamflow.data.labels import check_num_classes
 from hamflow.data.pictures import picture_array, rgb_picture, square_picture
 
 _IMAGE_KEYS = ("images", "image", "x", "arr_0")
@@ -69,6 +70,7 @@ class ArrayImages(AbstractImages):
 
 
 def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    refuse_special(path)
     with open(path, "rb") as file:
         magic = file.read(6)
     if magic == b"\x93NUMPY":
@@ -140,4 +142,6 @@ def _checked_labels(labels: Any, num_images: int, path: Path) -> np.ndarray:
     wrong = np.flatnonzero((labels < 0) | (labels.astype(np.uint64) >= 2**31))
     if wrong.size:
         raise ValueError(f"{path}: label {wrong[0]} is {labels[wrong[0]]}; labels are 0, 1, 2, ...")
+    largest = int(labels.argmax())
+    check_num_classes(int(labels[largest]) + 1, num_images, f"{path}: label {largest}")
     return labels.astype(np.int32)

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NoReturn, final
 
 from hamflow.data.image_files import AbstractImageFiles, is_picture
+from hamflow.data.images import refuse_special
 from hamflow.data.labels import LABEL_FILE
+from hamflow.data.pictures import unreadable
 
 
 @final
@@ -30,13 +32,28 @@ class FolderImages(AbstractImageFiles):
             raise FileNotFoundError(f"{self.path} is not a folder.")
         names = [name for name in _files_below(self.path) if is_picture(name)]
         label_path = self.path / LABEL_FILE
-        label_file = label_path.read_bytes() if labels and label_path.exists() else None
+        label_file = _read(label_path) if labels and label_path.exists() else None
         self._scan(names, resolution, label_file, labels=labels, skip_corrupt=skip_corrupt)
 
     def read_bytes(self, name: str, limit: int = -1) -> bytes:
-        """The first `limit` bytes of a file, all of it for -1."""
-        with open(self.path / name, "rb") as file:
-            return file.read(limit)
+        """The first `limit` bytes of a file, all of it for -1; one that cannot be read is named."""
+        try:
+            return _read(self.path / name, limit)
+        except OSError as error:  # a link to nothing, a pipe, another's file, a disk that fails
+            raise unreadable(self._where(name), error) from error
+
+    def stamp(self, name: str) -> str:
+        """Its size in bytes."""
+        try:
+            return str(os.stat(self.path / name).st_size)
+        except OSError:
+            return "unreadable"
+
+
+def _read(path: Path, limit: int = -1) -> bytes:
+    refuse_special(path)
+    with open(path, "rb") as file:
+        return file.read(limit)
 
 
 def _files_below(top: Path) -> Iterator[str]:

@@ -27,12 +27,13 @@ from hamflow.data.pictures import (
 
 # The header of nearly every picture is in the first of these; a photograph with a long EXIF block needs the next.
 _HEAD_BYTES = (1 << 14, 1 << 18)
+_KINDS = "the folder, the zip or the array that has them"
 
 
 class AbstractImageFiles(AbstractImages):
     """Pictures that lie as files under one path, in the order of their names.
 
-    A new kind writes `read_bytes` and hands the list of names to `_scan`.
+    A new kind writes `read_bytes` and `stamp`, and hands the list of names to `_scan`.
     """
 
     path: Path
@@ -42,7 +43,11 @@ class AbstractImageFiles(AbstractImages):
 
     @abc.abstractmethod
     def read_bytes(self, name: str, limit: int = -1) -> bytes:
-        """The first `limit` bytes of a file, all of it for -1."""
+        """The first `limit` bytes of a file, all of it for -1. Raises `UnreadableImageError` if they cannot be had."""
+
+    @abc.abstractmethod
+    def stamp(self, name: str) -> str:
+        """What tells one version of a file from another without reading it."""
 
     @final
     def __len__(self) -> int:
@@ -68,7 +73,7 @@ class AbstractImageFiles(AbstractImages):
         """Set all fields but `path` from the names found there, or raise what is wrong with them."""
         check_resolution(resolution)
         if not names:
-            raise ValueError(f"{self.path} holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))}).")
+            raise ValueError(f"{self.path} holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))}). Give {_KINDS}.")
         names = sorted(names)
         table = parse_labels(label_file, names, str(self.path)) if labels else None
         inspect = self._size_of_sound if skip_corrupt else self._size

@@ -2,6 +2,9 @@
 
 import abc
 import operator
+import os
+import stat
+from pathlib import Path
 from typing import Any, SupportsIndex, final
 
 import numpy as np
@@ -76,6 +79,12 @@ class AbstractImages(abc.ABC):
         return 0 if self.labels is None else int(self.labels.max()) + 1
 
 
+def refuse_special(path: Path) -> None:
+    """Raise `OSError` for a pipe, a socket or a device, which would be waited for, and for what is not there."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(f"{path} is no ordinary file (a folder, a pipe or a device)")
+
+
 def check_resolution(resolution: int | None) -> None:
     """Raise `ValueError` unless `resolution` is None or a positive number of pixels."""
     if resolution is not None and resolution < 1:
@@ -84,4 +93,5 @@ def check_resolution(resolution: int | None) -> None:
 
 def short_name(stem: str) -> str:
     """Make a file's stem fit for a folder name: letters, digits, dot, dash and underscore."""
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in stem).strip(".") or "images"
+    fit = "".join(c if c.isalnum() or c in "._-" else "_" for c in stem)
+    return fit.strip(".")[:48] or "images"  # the name of a run is longer than that, and 255 bytes are allowed

@@ -14,14 +14,14 @@ def parse_labels(text: bytes | None, names: Sequence[str], where: str) -> np.nda
 
     `text` is None where there is no such file. Keys other than "labels" are left alone. Raises `ValueError`, beginning
     with `where`, if there are no labels, if pictures and labels do not match one to one, or if a label is not a whole
-    number from 0 on.
+    number from 0 on, or is so large that there would be far more classes than pictures.
     """
     if text is None:
         raise ValueError(f"{where} has no labels: there is no {LABEL_FILE} at its top. {_REMEDY}")
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{where}: {LABEL_FILE} is not valid JSON ({error}).") from error
+        raise ValueError(f"{where}: {LABEL_FILE} is not valid JSON ({error}). {_REMEDY}") from error
     entries = content.get("labels") if isinstance(content, dict) else None
     if entries is None:
         raise ValueError(f'{where} has no labels: {LABEL_FILE} has no list "labels". {_REMEDY}')
@@ -31,13 +31,32 @@ def parse_labels(text: bytes | None, names: Sequence[str], where: str) -> np.nda
     for entry in entries:
         name, label = _name_and_label(entry, where)
         if name in table:
-            raise ValueError(f"{where}: {LABEL_FILE} labels {name} twice.")
+            raise ValueError(f"{where}: {LABEL_FILE} labels {name} twice. Leave one of the two.")
         table[name] = label
     _check_matching(table, names, where)
+    largest = max(table, key=lambda name: table[name])
+    check_num_classes(table[largest] + 1, len(names), f"{where}: the label of {largest} in {LABEL_FILE}")
     return np.asarray([table[name] for name in names], np.int32)
 
 
+def check_num_classes(num_classes: int, num_images: int, where: str) -> None:
+    """Raise `ValueError` if labels go so far above the number of pictures that they can be no numbers of classes.
+
+    A few pictures of a set of a thousand classes are fine; an identifier in the place of a class would make a network
+    learn a vector for each number below it.
+    """
+    if num_classes > max(_ALWAYS_CLASSES, num_images):
+        raise ValueError(
+            f"{where} is {num_classes - 1}, which makes {num_classes} classes of {num_images} pictures. "
+            "Number the classes 0, 1, 2, ... without gaps."
+        )
+
+
+_ALWAYS_CLASSES = 1000  # as many as ImageNet has
 _REMEDY = f'Pass labels=False, or write {LABEL_FILE} as {{"labels": [["00000/img00000000.png", 3], ...]}}.'
+
+
+_MATCH = f"Give {LABEL_FILE} one label for each picture, under the name that it has here."
 
 
 def _name_and_label(entry: Any, where: str) -> tuple[str, int]:
@@ -56,7 +75,7 @@ def _check_matching(table: dict[str, int], names: Sequence[str], where: str) -> 
         faults = [f"no label for {_first_of(unlabelled)}"] if unlabelled else []
         faults += [f"no picture for the label of {_first_of(unknown)}"] if unknown else []
         counts = f"{len(table)} labels for {len(names)} pictures"
-        raise ValueError(f"{where}: {LABEL_FILE} has {counts}: {'; '.join(faults)}.")
+        raise ValueError(f"{where}: {LABEL_FILE} has {counts}: {'; '.join(faults)}. {_MATCH}")
 
 
 def _first_of(names: Sequence[str]) -> str:

@@ -39,6 +39,10 @@ def open_images(
         raise FileNotFoundError(f"There is nothing at {path.absolute()}. Give a folder, a .zip, a .npy or a .npz.")
     if path.is_dir():
         return FolderImages(path, resolution, labels=labels, skip_corrupt=skip_corrupt)
+    if not path.is_file():
+        raise ValueError(
+            f"{path.absolute()} is a pipe or a device. Give a folder, a .zip, a .npy or a .npz that lies on the disk."
+        )
     if path.suffix.lower() in (".npy", ".npz"):
         return ArrayImages(path, resolution, labels=labels)
     if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):

@@ -120,6 +120,13 @@ def _open(data: bytes, where: str) -> Image.Image:
 _LEAVE_OUT = "pass skip_corrupt=True to leave such files out"
 
 
+def unreadable(where: str, error: Exception, remedy: str = "Put it back") -> UnreadableImageError:
+    """The error of a file whose bytes cannot be had at all."""
+    # The text of an OSError has the path in it, which `where` says already.
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return UnreadableImageError(f"{where} cannot be read ({reason}). {remedy}, or {_LEAVE_OUT}.")
+
+
 def _damaged(where: str, error: Exception) -> UnreadableImageError:
     return UnreadableImageError(f"{where} is cut short or damaged ({error}). Copy it again, or {_LEAVE_OUT}.")
 

@@ -4,13 +4,13 @@ import os
 import stat
 import threading
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any, final
 
 from hamflow.data.image_files import AbstractImageFiles, is_picture
+from hamflow.data.images import refuse_special
 from hamflow.data.labels import LABEL_FILE
-from hamflow.data.pictures import UnreadableImageError
+from hamflow.data.pictures import unreadable
 
 
 @final
@@ -36,7 +36,7 @@ class ZipImages(AbstractImageFiles):
         for member in self._archive.infolist():
             _refuse_tricks(member, self.path)
             if member.filename in members:
-                raise ValueError(f"{member.filename} is in {self.path} twice. Pack the zip again.")
+                raise ValueError(f"{member.filename} is in {self.path} twice. Pack the zip again with one of the two.")
             members.add(member.filename)
         names = [name for name in members if is_picture(name) and not name.endswith("/")]
         label_file = self.read_bytes(LABEL_FILE) if labels and LABEL_FILE in members else None
@@ -48,17 +48,24 @@ class ZipImages(AbstractImageFiles):
             # One handle has one position: threads take turns at reading, and decode at the same time.
             with self._lock, self._archive.open(name) as member:
                 return member.read(limit)
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error) as error:
-            raise UnreadableImageError(
-                f"{name} in {self.path} cannot be read ({error}). Pack the zip again, "
-                f"or pass skip_corrupt=True to leave such files out."
-            ) from error
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged bytes make zipfile and its decompressors raise almost anything
+            raise unreadable(self._where(name), error, "Pack the zip again") from error
+
+    def stamp(self, name: str) -> str:
+        """Its size in bytes and its checksum."""
+        member = self._archive.getinfo(name)
+        return f"{member.file_size} {member.CRC}"
 
     def _open(self) -> None:
+        refuse_special(self.path)
         try:
             self._archive = zipfile.ZipFile(self.path)
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{self.path} is not a zip, or a zip that was cut short ({error}).") from error
+            raise ValueError(
+                f"{self.path} is not a zip, or a zip that was cut short ({error}). Copy it again."
+            ) from error
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import stat
 import uuid
 
 
@@ -10,11 +11,15 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     """Write a whole file or nothing: to a hidden name beside it, to the disk, then renamed into place.
 
     Raises `FileNotFoundError`, `NotADirectoryError`, `IsADirectoryError`, `PermissionError` or another `OSError` (a
-    full disk), with the path and what to do; whatever stood there before is still there then.
+    full disk), with the path and what to do; whatever stood there before is still there then. A link stays: the file
+    it leads to is written. A device or a pipe is refused with `OSError`, since a rename would put a file in its place.
     """
     path = pathlib.Path(path)
+    if path.is_symlink():
+        path = pathlib.Path(os.path.realpath(path))
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give the name of a file in it.")
+    refuse_special(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -33,3 +38,15 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def refuse_special(path: pathlib.Path) -> None:
+    """Raise `OSError` for a device, a pipe, a socket or a link that leads to itself: what can be no file of data."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        if path.is_symlink():
+            raise OSError(f"{path} is a link that leads to itself: give the name of a file.") from None
+        return  # nothing there, or out of sight: opening it says which
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(f"{path} is a device or a pipe, no ordinary file: give the name of a file.")

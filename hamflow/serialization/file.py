@@ -18,9 +18,9 @@ import safetensors
 import safetensors.numpy
 
 from hamflow._types import checked
-from hamflow.serialization.atomic import write_atomically
+from hamflow.serialization.atomic import refuse_special, write_atomically
 from hamflow.serialization.names import Refusal
-from hamflow.serialization.tree import decode, encode
+from hamflow.serialization.tree import StoredArray, decode, encode
 
 FORMAT = "hamflow"
 VERSION = 1
@@ -36,10 +36,12 @@ def save(path: str | os.PathLike, object: Any) -> None:
     any numeric dtype, typed PRNG keys and named functions come back as they were: floats and arrays bit for bit,
     Python numbers as Python numbers, static fields and weak types included. JAX arrays come back on the default device.
 
-    The file appears under its name only when it is complete, so a crash leaves the old one as it was.
+    The file appears under its name only when it is complete, so a crash leaves the old one as it was. Equal trees give
+    equal bytes. Where `path` is a link, the file it leads to is written.
 
     Raises `TypeError` for a leaf that cannot be stored (a lambda, a local class, an open file), with its place in the
-    tree, and `FileNotFoundError`, `IsADirectoryError`, `NotADirectoryError` or `PermissionError` with the path.
+    tree, and `FileNotFoundError`, `IsADirectoryError`, `NotADirectoryError`, `PermissionError` or another `OSError`
+    (a full disk, a device in its place) with the path.
 
     ```python
     hf.save("predictor.safetensors", predictor)
@@ -52,7 +54,7 @@ def save(path: str | os.PathLike, object: Any) -> None:
     except RecursionError:
         raise ValueError("The object contains itself, or is nested too deeply to be saved.") from None
     metadata = {"format": FORMAT, "version": str(VERSION), "structure": structure, "sha256": _NO_DIGEST}
-    content = safetensors.numpy.save(tensors, metadata)
+    content = _with_sorted_metadata(safetensors.numpy.save(tensors, metadata))
     # In the header every quotation mark of the structure is escaped, so this text can stand there only once.
     place = content.index(f'"sha256":"{_NO_DIGEST}"'.encode()) + len('"sha256":"')
     digest = hashlib.sha256(content).hexdigest().encode()
@@ -79,16 +81,30 @@ def load(path: str | os.PathLike, *, trust: Sequence[str] = ()) -> Any:
     path = pathlib.Path(path)
     structure, tensors = _open(_read(path), path)
     try:
-        return decode(json.loads(structure), "object", tensors, tuple(trust))
+        tree = decode(json.loads(structure), "object", tensors, tuple(trust))
     except Refusal as refusal:
         raise ValueError(f"{path}: {refusal}") from None
     except (KeyError, TypeError, AttributeError, IndexError, ValueError, StopIteration, RecursionError) as error:
         raise ValueError(f"{path}: its structure makes no sense ({type(error).__name__}: {error}).") from error
+    if tensors:  # `decode` takes out what it uses
+        raise ValueError(f"{path} holds the tensor {min(tensors)!r}, which its structure does not mention.")
+    return tree
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """The same file with the metadata in the order of their names: safetensors writes them in a new one every time."""
+    (size,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of eight bytes
+    return struct.pack("<Q", len(text)) + text + content[8 + size :]
 
 
 def _read(path: pathlib.Path) -> bytes:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give the file itself.")
+    refuse_special(path)
     try:
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -97,8 +113,8 @@ def _read(path: pathlib.Path) -> bytes:
         raise PermissionError(f"{path} cannot be read: its permissions forbid it.") from None
 
 
-def _open(content: bytes, path: pathlib.Path) -> tuple[str, dict[str, bytes]]:
-    """The structure and the raw bytes of every tensor, after the checks that need no knowledge of either."""
+def _open(content: bytes, path: pathlib.Path) -> tuple[str, dict[str, StoredArray]]:
+    """The structure and every tensor as it is stored, after the checks that need no knowledge of either."""
     not_ours = f"{path} was not written by hamflow.save: it is no safetensors file with a hamflow structure in it."
     try:
         (header_size,) = struct.unpack("<Q", content[:8])
@@ -123,6 +139,7 @@ def _open(content: bytes, path: pathlib.Path) -> tuple[str, dict[str, bytes]]:
     if check.hexdigest() != digest:
         raise ValueError(f"{path} is damaged: its content does not match its checksum. Copy it again.")
     try:
-        return structure, {name: bytes(tensor["data"]) for name, tensor in safetensors.deserialize(content)}
+        stored = safetensors.deserialize(content)
+        return structure, {name: StoredArray(t["dtype"], tuple(t["shape"]), bytes(t["data"])) for name, t in stored}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a sound safetensors file: {error}.") from None

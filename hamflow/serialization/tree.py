@@ -14,7 +14,7 @@ import math
 import pathlib
 import types
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +24,23 @@ from jax.core import Tracer
 from hamflow.serialization.names import Refusal, find_class, find_function, name_class, name_function
 
 # What safetensors keeps under its own dtypes. Others (complex128, int4) go in as bytes; the JSON knows what they are.
-_NATIVE = frozenset(
-    {"bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"}
-    | {"float16", "bfloat16", "float32", "float64", "complex64"}
-)
+_NATIVE = {
+    "bool": "BOOL",
+    "bfloat16": "BF16",
+    "complex64": "C64",
+    **{f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": f"U{bits}" for bits in (8, 16, 32, 64)},
+    **{f"float{bits}": f"F{bits}" for bits in (16, 32, 64)},
+}
 _PARTIALS = {"functools": functools.partial, "jax": jax.tree_util.Partial}
+
+
+class StoredArray(NamedTuple):
+    """A tensor of the file: its dtype in the letters of safetensors, its shape, and its bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
 
 
 def encode(value: Any, where: str, tensors: dict[str, np.ndarray]) -> Any:
@@ -84,8 +96,11 @@ def encode(value: Any, where: str, tensors: dict[str, np.ndarray]) -> Any:
     raise TypeError(f"{where} is of the type {kind.__module__}.{kind.__qualname__}, which cannot be saved.")
 
 
-def decode(node: Any, where: str, tensors: dict[str, bytes], trust: Sequence[str]) -> Any:
-    """The tree that `encode` described. Raises `Refusal` for what is not accepted, and anything for nonsense."""
+def decode(node: Any, where: str, tensors: dict[str, StoredArray], trust: Sequence[str]) -> Any:
+    """The tree that `encode` described; what it uses is taken out of `tensors`.
+
+    Raises `Refusal` for what is not accepted, and anything for nonsense.
+    """
 
     def inner(part: Any, place: str = "") -> Any:
         return decode(part, f"{where}{place}", tensors, trust)
@@ -186,10 +201,18 @@ def _encode_array(value: Any, where: str, tensors: dict[str, np.ndarray]) -> dic
     return {"array": name, "dtype": dtype, "shape": list(array.shape), **more}
 
 
-def _decode_array(node: dict[str, Any], where: str, tensors: dict[str, bytes]) -> Any:
+def _decode_array(node: dict[str, Any], where: str, tensors: dict[str, StoredArray]) -> Any:
     dtype = jnp.dtype(node["dtype"])
-    _dtype_name(dtype, where)
-    array = np.frombuffer(tensors[node["array"]], dtype).reshape(node["shape"]).copy()
+    name = _dtype_name(dtype, where)
+    stored = tensors.pop(node["array"])
+    shape = tuple(node["shape"])
+    expected = (_NATIVE[name], shape) if name in _NATIVE else ("U8", (math.prod(shape) * dtype.itemsize,))
+    if (stored.dtype, stored.shape) != expected:
+        raise Refusal(
+            f"{where} is {name}{list(shape)}, but its tensor {node['array']!r} is stored as "
+            f"{stored.dtype}{list(stored.shape)} and not as {expected[0]}{list(expected[1])}."
+        )
+    array = np.frombuffer(stored.data, dtype).reshape(shape).copy()
     if node["kind"] == "numpy":
         return array
     if node["kind"] == "scalar":

@@ -13,16 +13,24 @@ except ModuleNotFoundError as error:
     ) from None
 
 from hamflow.training.checkpoint import Checkpoints as Checkpoints, CorruptCheckpoint as CorruptCheckpoint
+from hamflow.training.command_line import in_flags as in_flags
 from hamflow.training.ema import ExponentialMovingAverage as ExponentialMovingAverage
-from hamflow.training.interrupt import StopOnSignal as StopOnSignal
+from hamflow.training.interrupt import (
+    StopOnSignal as StopOnSignal,
+    exit_on_interrupt as exit_on_interrupt,
+    resume_command as resume_command,
+)
 from hamflow.training.optimizers import muon as muon
 from hamflow.training.progress import Progress as Progress
 from hamflow.training.recorder import NonFiniteLoss as NonFiniteLoss, Record as Record, Recorder as Recorder
 from hamflow.training.run_folder import (
     FREE_FIELDS as FREE_FIELDS,
+    check_outdir as check_outdir,
+    check_ranges as check_ranges,
     check_same_config as check_same_config,
     make_run_folder as make_run_folder,
     read_config as read_config,
+    update_config as update_config,
 )
 from hamflow.training.schedule import learning_rate_schedule as learning_rate_schedule
 from hamflow.training.sharding import (

@@ -27,6 +27,8 @@ from hamflow.training.state import TrainState
 
 FORMAT = 1
 
+_NO_GOOD_ONE = "No older one is good: copy this one back from where you keep another, or start a new run."
+
 
 class CorruptCheckpoint(ValueError):
     """The files of a checkpoint are not those that were written."""
@@ -59,6 +61,8 @@ class Checkpoints:
             raise PermissionError(f"{self.folder} cannot be made: you may not write there.") from None
         except (FileExistsError, NotADirectoryError):
             raise NotADirectoryError(f"{self.folder} is not a folder.") from None
+        except OSError as error:
+            raise OSError(f"{self.folder} cannot be made ({error.strerror}).") from None
         options = ocp.CheckpointManagerOptions(
             preservation_policy=LatestN(keep),
             enable_async_checkpointing=True,
@@ -152,7 +156,8 @@ class Checkpoints:
             self._manager.wait_until_finished()
         except Exception as error:
             raise OSError(
-                f"A checkpoint could not be written to {self.folder}: {error}. Those before it are as they were."
+                f"A checkpoint could not be written to {self.folder}: {error}. "
+                "Those before it are as they were: mend that, and resume."
             ) from error
         self._write_checksums(unfinished=False)  # are there already, unless another orbax forgets to ask for them
 
@@ -168,7 +173,7 @@ class Checkpoints:
         if damage is None:
             return
         good = [other for other in reversed(steps) if other < step and find_damage(self.folder / str(other)) is None]
-        advice = f"Step {good[0]} is good: move {step} away to resume from there." if good else "No older one is good."
+        advice = f"Step {good[0]} is good: move {step} away to resume from there." if good else _NO_GOOD_ONE
         raise CorruptCheckpoint(f"The checkpoint {self.folder / str(step)} is damaged: {damage}. {advice}")
 
     def _refuse_mismatch(self, step: int, wanted: dict[str, jax.ShapeDtypeStruct]) -> None:

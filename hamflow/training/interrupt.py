@@ -1,7 +1,11 @@
-"""Ctrl-C: the first finishes the step and saves, the second leaves at once."""
+"""Ctrl-C: the first finishes the step and saves, the second leaves at once. And how to go on after that."""
 
+import contextlib
 import os
+import shlex
 import signal
+import sys
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -49,3 +53,30 @@ class StopOnSignal:
         cursor = "\x1b[?25h" if os.isatty(2) else ""
         message = f"{cursor}\n{self.signal.name}: finishing this step, then saving. Once more to leave at once.\n"
         os.write(2, message.encode())
+
+
+@contextlib.contextmanager
+def exit_on_interrupt(message: str) -> Iterator[None]:
+    """Let Ctrl-C end the program with a message and the exit code 130, as shells expect, and without a traceback.
+
+    ```python
+    with exit_on_interrupt("The training is saved; no samples were drawn."):
+        samples = generate(...)
+    ```
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"\n{message}", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGINT) from None
+
+
+def resume_command(folder: str | os.PathLike, *arguments: str) -> str:
+    """The command that goes on with a run, to be pasted: this script as it was called, `--resume folder`, and more.
+
+    Quoted for a shell, and good in the folder that the script was started in.
+    """
+    script, called = sys.argv[0], sys.orig_argv
+    # With its interpreter and that one's options, unless something else found the script (`python -m`, a test).
+    start = called[: called.index(script) + 1] if script in called else ["python", script]
+    return shlex.join([*start, "--resume", os.fspath(folder), *arguments])

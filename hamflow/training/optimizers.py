@@ -24,10 +24,12 @@ def muon(
 
     - `learning_rate`: a number or an optax schedule; about ten times what Adam would have in a short run.
     - `momentum`: of Muon, in [0, 1), Nesterov's. Runs of a thousand steps do better at .8.
-    - `b2`: of Adam's second moment.
+    - `b2`: of Adam's second moment, in [0, 1).
     """
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum is {momentum}: it must be in [0, 1).")
+    if not 0 <= b2 < 1:
+        raise ValueError(f"b2 is {b2}: it must be in [0, 1).")
     return _muon(
         learning_rate,
         beta=momentum,

@@ -21,9 +21,10 @@ class NonFiniteLoss(FloatingPointError):
     def __init__(self, step: int, record: Record, batch_indices: Any):
         self.step, self.record, self.batch_indices = step, record, batch_indices
         indices = "unknown" if batch_indices is None else np.array2string(np.asarray(batch_indices), separator=", ")
+        steps = "1 step" if step == 1 else f"{step} steps"
         super().__init__(
             f"Step {step}: the loss is {record['loss']} and the norm of its gradient {record['grad_norm']}. "
-            f"The update was not applied, the state is that after {step} steps. Indices of the batch: {indices}. "
+            f"The update was not applied, the state is that after {steps}. Indices of the batch: {indices}. "
             "Look at these examples, or try a smaller learning rate."
         )
 

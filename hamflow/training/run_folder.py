@@ -1,11 +1,13 @@
 """A folder for each run, named after its settings, with the settings in it as `config.json`."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import re
-from collections.abc import Collection, Mapping
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from hamflow._types import checked
@@ -18,6 +20,22 @@ _ABSENT = "(absent)"
 
 
 @checked
+def check_ranges(config: Any, ranges: Mapping[str, tuple[float | int, float | int]]) -> None:
+    """Raise `ValueError` for the first field of `config` that is not in its range: `low <= value < high`.
+
+    It is named as the flag that it is on a command line, `lr_decay` as `--lr-decay`.
+
+    ```python
+    check_ranges(config, {"batch": (1, math.inf), "dropout": (0, 1)})
+    ```
+    """
+    for name, (low, high) in ranges.items():
+        value = getattr(config, name)
+        if not low <= value < high:  # nan is nowhere
+            raise ValueError(f"--{name.replace('_', '-')} is {value}: it must be in [{low:g}, {high:g}).")
+
+
+@checked
 def make_run_folder(outdir: str | os.PathLike, name: str, config: Any) -> pathlib.Path:
     """Make the next run folder in `outdir`, such as `00003-faces-32-oscillation-batch64-seed0`, and write its settings.
 
@@ -25,12 +43,13 @@ def make_run_folder(outdir: str | os.PathLike, name: str, config: Any) -> pathli
     - `name`: what to call the run; whatever is no letter, digit, dot or dash becomes a dash.
     - `config`: a dataclass or a mapping, written to `config.json`.
 
-    Raises `NotADirectoryError` or `PermissionError`, naming `outdir`, before anything was computed.
+    Raises `NotADirectoryError`, `PermissionError` or another `OSError` (a full disk), naming `outdir`, before anything
+    was computed.
     """
     outdir = pathlib.Path(outdir)
     name = re.sub(r"[^\w.-]+", "-", name).strip("-")
     content = _to_json(config)
-    try:
+    with _named(outdir):
         outdir.mkdir(parents=True, exist_ok=True)
         while True:
             numbers = [int(match[1]) for path in outdir.iterdir() if (match := re.match(r"(\d{5,})-", path.name))]
@@ -40,16 +59,45 @@ def make_run_folder(outdir: str | os.PathLike, name: str, config: Any) -> pathli
                 break
             except FileExistsError:  # another run took the number a moment ago
                 continue
+        write_atomically(folder / "config.json", content)
+    return folder
+
+
+def check_outdir(outdir: str | os.PathLike) -> None:
+    """Raise what `make_run_folder` would raise if nothing can be made in `outdir`, and leave nothing there."""
+    with _named(outdir):
+        place = pathlib.Path(outdir).absolute()
+        while not _is_there(place):
+            place = place.parent
+        with tempfile.TemporaryDirectory(dir=place):  # only trying tells: permissions, a read-only disk, /proc
+            pass
+
+
+def _is_there(path: pathlib.Path) -> bool:
+    try:
+        os.stat(path)  # and no `exists`, which takes a name that is too long for one that is free
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _named(outdir: str | os.PathLike) -> Iterator[None]:
+    try:
+        yield
     except (FileExistsError, NotADirectoryError):
         raise NotADirectoryError(f"outdir {outdir} is not a folder: give another one.") from None
     except PermissionError:
         raise PermissionError(f"outdir {outdir} cannot be written by you: give another one.") from None
-    write_atomically(folder / "config.json", content)
-    return folder
+    except OSError as error:
+        raise OSError(f"outdir {outdir} cannot be written ({error.strerror}): give another one.") from None
 
 
 def read_config(folder: str | os.PathLike) -> dict[str, Any]:
-    """The settings of a run. Raises `FileNotFoundError` or `ValueError` if the folder is none of a run."""
+    """The settings of a run, as it was started or last resumed.
+
+    Raises `FileNotFoundError` or `ValueError` if the folder is none of a run.
+    """
     path = pathlib.Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -63,22 +111,39 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 @checked
-def check_same_config(folder: str | os.PathLike, config: Any, *, free: Collection[str] = FREE_FIELDS) -> None:
+def check_same_config(folder: str | os.PathLike, config: Any, *, free: Collection[str] = FREE_FIELDS) -> dict[str, str]:
     """Raise `ValueError`, with the differences field by field, if a run was made with other settings than `config`.
 
-    Fields in `free` may differ; so may fields inside them (`duration` covers `duration.images`).
+    Fields in `free` may differ; so may fields inside them (`duration` covers `duration.images`). Returns those that do,
+    with the difference in words, to be shown: `{"lr": "0.015 in the run, 0.005 now"}`.
     """
     old, new = _flat(read_config(folder)), _flat(json.loads(_to_json(config)))
-    differences = [
-        f"  {name}: {_show(old, name)} in the run, {_show(new, name)} now"
+    differences = {
+        name: f"{_show(old, name)} in the run, {_show(new, name)} now"
         for name in sorted(old.keys() | new.keys())
-        if name.partition(".")[0] not in free and old.get(name, _ABSENT) != new.get(name, _ABSENT)
-    ]
-    if differences:
+        if old.get(name, _ABSENT) != new.get(name, _ABSENT)
+    }
+    allowed = {name: words for name, words in differences.items() if name.partition(".")[0] in free}
+    refused = [f"  {name}: {words}" for name, words in differences.items() if name not in allowed]
+    if refused:
         raise ValueError(
-            f"{folder} was made with other settings:\n" + "\n".join(differences) + "\n"
+            f"{folder} was made with other settings:\n" + "\n".join(refused) + "\n"
             "Resume with the settings of the run, or start a new run with these."
         )
+    return allowed
+
+
+@checked
+def update_config(folder: str | os.PathLike, config: Any, step: int) -> None:
+    """Make `config` the settings of a run from `step` on, so that it goes on with them when it is resumed again.
+
+    Those before are kept as `config-until-<step>.json`. Raises `OSError` with the path if that cannot be written.
+    """
+    path, content = pathlib.Path(folder) / "config.json", _to_json(config)
+    before = path.read_bytes()
+    if content != before:
+        write_atomically(path.with_name(f"config-until-{step}.json"), before)
+        write_atomically(path, content)
 
 
 def _to_json(config: Any) -> bytes:

@@ -32,7 +32,9 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
-    """Raise `ValueError` unless the devices can share a batch equally."""
+    """Raise `ValueError` unless the devices can share a batch equally, with at least one example each."""
+    if batch_size < 1:
+        raise ValueError(f"A batch of {batch_size} cannot be trained on: make it 1 or more.")
     num_devices = mesh.shape["data"]
     if batch_size % num_devices:
         raise ValueError(

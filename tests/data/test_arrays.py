@@ -138,6 +138,10 @@ def test_other_names_in_an_npz_are_listed(savez):
         (np.zeros(4), "labels have dtype float64"),
         (np.array([0, 1, -2, 0]), "label 2 is -2"),
         (np.array([0, 1, 2, 2**31]), "label 3 is 2147483648"),
+        (np.array([0, 1, 1000, 2]), "label 2 is 1000, which makes 1001 classes of 4 pictures"),
+        (np.zeros(4, bool), "labels have dtype bool"),
+        (np.array(list("abcd")), "labels have dtype <U1"),
+        (np.array(0), r"labels of shape \(\)"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(savez, labels, reason):

@@ -135,3 +135,21 @@ def test_skip_corrupt_with_nothing_left_is_an_error(write_files):
 def test_a_resolution_is_a_number_of_pixels(write_files, seven, resolution):
     with pytest.raises(ValueError, match=f"resolution is {resolution}"):
         open_images(write_files(seven), resolution)
+
+
+def test_labels_of_nested_folders_under_another_name_are_refused(write_files, seven):
+    flat = [[name.split("/")[1], 0] for name in seven]
+    with pytest.raises(
+        ValueError, match=r"no label for 00000/img00000000\.png and 6 more; no picture for the label of"
+    ):
+        open_images(write_files(seven, flat), labels=True)
+
+
+def test_a_photograph_stands_upright(write_files, png, picture):
+    """By its EXIF: 6 is a camera on its side. The crop comes after it, of what is then the height."""
+    pixels = picture(0, 12, 8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    source = open_images(write_files({"a.png": png(pixels, exif=exif)}), 8)
+    upright = np.rot90(pixels, -1)
+    np.testing.assert_array_equal(source[0]["image"], np.moveaxis(upright[:, 2:10], -1, 0))

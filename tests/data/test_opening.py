@@ -1,5 +1,7 @@
 """open_images finds the kind by what is at the path."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -32,3 +34,13 @@ def test_a_file_of_another_kind_is_named(tmp_path):
 def test_a_wrong_argument_is_named(tmp_path):
     with pytest.raises(TypeError, match="resolution"):
         open_images(tmp_path, "64")
+
+
+@pytest.mark.parametrize("name", ["set.zip", "set.npy", "set.npz", "set"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"{name} is a pipe or a device"):
+        open_images(tmp_path / name)
+    for kind in (ZipImages, ArrayImages):
+        with pytest.raises(OSError, match=rf"{name} is no ordinary file"):
+            kind(tmp_path / name)

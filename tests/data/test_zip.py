@@ -1,5 +1,6 @@
 """What only a zip can get wrong."""
 
+import os
 import stat
 import threading
 import zipfile
@@ -100,3 +101,12 @@ def test_many_threads_read_one_zip(write_zip, png, picture):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_picture_that_is_lost_while_the_zip_is_open_is_named(write_zip, png, picture):
+    """Pictures of 30 kB each, so that the second is not in the buffer of the file."""
+    path = write_zip({name: png(picture(0, 100, 100)) for name in ("a.png", "b.png")})
+    source = open_images(path)
+    os.truncate(path, 100)
+    with pytest.raises(UnreadableImageError, match=r"b\.png in .*set\.zip cannot be read"):
+        source[1]

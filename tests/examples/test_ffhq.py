@@ -4,6 +4,9 @@ import dataclasses
 import importlib.util
 import io
 import json
+import os
+import shlex
+import signal
 import sys
 import zipfile
 from pathlib import Path
@@ -48,6 +51,17 @@ def photographs(tmp_path_factory):
             archive.writestr(name, png(value=20 * i))
         archive.writestr("dataset.json", json.dumps({"labels": [[name, i % 3] for i, name in enumerate(names)]}))
     return path
+
+
+@pytest.fixture
+def command(ffhq, monkeypatch):
+    """Arguments -> the script run with them, as from a shell."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ffhq.py", *map(str, arguments)])
+        ffhq.run()
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +119,57 @@ def test_resume_goes_on_with_the_settings_of_the_run(ffhq, finished, monkeypatch
     assert [line["step"] for line in lines] == [0, 1, 2, 3]
 
 
-def test_resume_with_another_setting_shows_the_difference(ffhq, finished, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ffhq.py", "--resume", str(finished), "--lr", "0.5"])
-    with pytest.raises(ValueError, match=r"lr: 0\.015 in the run, 0\.5 now"):
-        ffhq.main(ffhq.parse())
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_resume_with_another_setting_shows_the_difference(command, finished, more):
+    with pytest.raises(SystemExit, match=r"(?s)channels: 4 in the run, 8 now.*seed: 0 in the run, 1 now.*new run"):
+        command(f"--resume={finished}", "--channels", 8, "--seed", 1, *more)
+
+
+def test_a_resumed_run_may_learn_at_another_rate_and_keeps_it(command, finished, capsys):
+    steps = len((finished / "stats.jsonl").read_text().splitlines())
+    duration = (steps + 1) * 4e-6
+    command(f"--resume={finished}", "--lr", 0.005, "--lr-decay", "--duration", duration)
+    out = capsys.readouterr().out
+    assert "lr: 0.015 in the run, 0.005 now" in out
+    assert "the learning rate follows the schedule of the new duration" in out
+    config = json.loads((finished / "config.json").read_text())
+    assert (config["lr"], config["lr_decay"], config["duration"], config["batch"]) == (0.005, True, duration, 4)
+    assert json.loads((finished / f"config-until-{steps}.json").read_text())["lr"] == 0.015
+    assert len((finished / "stats.jsonl").read_text().splitlines()) == steps + 1
+
+
+def test_a_finished_run_draws_again(command, finished, capsys):
+    """And says that it is longer than what is asked for, at no negative speed."""
+    before = (finished / "config.json").read_bytes()
+    with open(finished / "stats.jsonl", "a") as file:
+        file.write('{"step": "three"}\n[]\n')
+    command("--resume", finished, "--num-samples", 9, "--sampling-steps", 1, "--duration", 4e-6)
+    out = capsys.readouterr().out
+    assert "it has the 1 step asked for already: no training, only samples" in out
+    assert "stats.jsonl: left out 2 lines that cannot be read" in out
+    assert "images/s" not in out
+    assert "9 samples of 1 evaluation each" in out
+    with Image.open(finished / "samples.png") as samples:
+        assert samples.size == (28, 28)  # three rows of 8, two gaps of 2
+    assert (finished / "config.json").read_bytes() == before
+
+
+def test_other_pictures_at_the_same_place_are_refused(ffhq, tiny, finished, command, monkeypatch, tmp_path):
+    data = tmp_path / "photos.zip"
+    data.write_bytes(tiny.data.read_bytes())
+    run = tmp_path / "run"
+    run.mkdir()
+    saved = json.loads((finished / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**saved, "data": str(data)}))
+    command("--resume", run, "--dry-run")  # the same pictures somewhere else
+    labels = json.dumps({"labels": [[f"{name}.png", 0] for name in "abcd"]})
+    with zipfile.ZipFile(data, "w") as archive:
+        for i, name in enumerate("abcd"):
+            archive.writestr(f"{name}.png", png(value=i))
+        archive.writestr("dataset.json", labels)
+    with pytest.raises(SystemExit, match=r"(?s)pictures\.number: 12 in the run, 4 now.*mended, add --changed-data"):
+        command("--resume", run, "--dry-run")
+    command("--resume", run, "--dry-run", "--changed-data")
 
 
 def test_dry_run_leaves_nothing(ffhq, tiny, tmp_path, capsys):
@@ -120,11 +181,13 @@ def test_dry_run_leaves_nothing(ffhq, tiny, tmp_path, capsys):
 def test_not_finite_stops_before_the_update(ffhq, tiny, tmp_path):
     """A learning rate of 1e30 makes the weights overflow: step 1 or a later one has no finite loss."""
     huge = dataclasses.replace(tiny, outdir=tmp_path, lr=1e30, lr_rampup=0.0, duration=40e-6)
-    with pytest.raises(
-        SystemExit, match=r"(?s)Step \d+: the loss is .*Indices of the batch: .*last good state is saved"
-    ):
+    message = (
+        r"(?s)Step \d+: the loss is .*Indices of the batch: .*last good state is saved.*move .*/checkpoints/\d+ away"
+    )
+    with pytest.raises(SystemExit, match=message) as stop:
         ffhq.main(huge)
     (folder,) = tmp_path.iterdir()
+    assert f"--resume {folder} --lr 3.3e+29\n" in str(stop.value)
     assert not (folder / "samples.png").exists()
     losses = [json.loads(line)["loss"] for line in (folder / "stats.jsonl").read_text().splitlines()]
     assert np.isfinite(losses).all()
@@ -160,10 +223,150 @@ def test_corrupt_pictures_are_counted_and_skipped(ffhq, tiny, tmp_path, capsys):
     path = zip_of(tmp_path / "some.zip", a=png(), b=png()[:60], c=png(), d=png(), e=png())
     config = dataclasses.replace(tiny, data=path, cond=False, skip_corrupt=True, dry_run=True)
     ffhq.main(config)
-    assert "skipped 1 pictures: b.png" in capsys.readouterr().out
+    assert "skipped 1 picture: b.png\n" in capsys.readouterr().out
 
 
 def test_outdir_that_is_a_file_is_refused_before_training(ffhq, tiny, tmp_path):
     (tmp_path / "runs").write_text("here is no folder")
     with pytest.raises(NotADirectoryError, match="runs"):
         ffhq.main(dataclasses.replace(tiny, outdir=tmp_path / "runs"))
+
+
+def test_a_picture_that_turns_out_damaged_ends_with_what_was_learned_and_the_run_goes_on(
+    ffhq, tiny, command, tmp_path, capsys
+):
+    """It is the last of the first epoch, so neither the header's check nor the first 1024 pictures show it."""
+    num_images, batch = 1100, 550
+    data = tmp_path / "data"
+    data.mkdir()
+    last = hf.data.epoch_order(0, 0, num_images)[-1]
+    for i in range(num_images):
+        whole = png(8, value=i % 256)
+        (data / f"{i:04}.png").write_bytes(whole[: len(whole) // 2] if i == last else whole)
+    config = dataclasses.replace(
+        tiny, data=data, cond=False, batch=batch, duration=3 * batch * 1e-6, save_every=1.0, outdir=tmp_path / "runs"
+    )
+    with pytest.raises(SystemExit) as stop:
+        ffhq.main(config)
+    (folder,) = (tmp_path / "runs").iterdir()
+    message = str(stop.value)
+    assert message.startswith(f"{last:04}.png in {data} is cut short or damaged")
+    assert "pass --skip-corrupt to leave" in message
+    assert "The training is saved after 1 step." in message
+    assert f"--resume {folder} --skip-corrupt\n" in message
+    with pytest.raises(SystemExit, match="saved after 1 step"):  # nothing else was lost, nothing is hidden
+        command("--resume", folder)
+    capsys.readouterr()
+    command("--resume", folder, "--skip-corrupt")
+    out = capsys.readouterr().out
+    assert f"skipped 1 picture: {last:04}.png\n" in out
+    assert "skip_corrupt: false in the run, true now" in out
+    assert "pictures.number: 1100 in the run, 1099 now" in out
+    assert "the order of the pictures changes from here on" in out
+    lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+    assert [line["images"] for line in lines] == [550, 1100, 1650]
+    assert (folder / "samples.png").exists()
+    before, after = (json.loads((folder / name).read_text()) for name in ("config-until-1.json", "config.json"))
+    assert before["data_std"] == after["data_std"]  # one flow from the first step to the last
+    command("--resume", folder, "--dry-run")  # the settings of the run, these pictures among them, are the new ones
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--num-samples", 0),
+        ("--sampling-steps", 0),
+        ("--save-every", 0),
+        ("--batch", 0),
+        ("--resolution", 0),
+        ("--duration", "inf"),
+        ("--lr", -1),
+        ("--lr", "nan"),
+        ("--lr-rampup", -1),
+        ("--ema", -1),
+        ("--momentum", 1),
+        ("--beta2", 1.5),
+        ("--dropout", 1),
+        ("--seed", -1),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named_first(command, tmp_path, flag, value):
+    with pytest.raises(SystemExit, match=rf"^ValueError: {flag} is .*: it must be in "):
+        command(flag, value, "--data", tmp_path / "nowhere", "--outdir", tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch", 13], r"--batch is 13, but photos has 12 pictures"),
+        (["--channels", 3], r"--channels must be even"),
+        (
+            ["--multipliers", *[1] * 5, "--blocks", *[1] * 5],
+            r"--resolution 8 is not divisible by 16 = --patch \* .*fewer --multipliers",
+        ),
+        (["--blocks", 1, 1], "--blocks must be one number"),
+        (["--attention", 5], r"--attention \[5\] are never reached"),
+        (["--outdir", "/proc/x"], r"--outdir /proc/x cannot be written"),
+        (["--outdir", "/dev/null"], r"--outdir /dev/null is not a folder"),
+        (["--outdir", "x" * 300], r"--outdir x+ cannot be written \(File name too long\)"),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_dry_run_refuses_what_the_run_refuses_in_flags(command, photographs, tmp_path, arguments, message, more):
+    small = ["--resolution", 8, "--channels", 4, "--multipliers", 1, "--blocks", 1, "--batch", 4, "--outdir", tmp_path]
+    with pytest.raises(SystemExit, match=message):
+        command("--data", photographs, *small, *arguments, *more)
+    assert os.listdir(tmp_path) == []
+
+
+def test_messages_speak_of_flags(ffhq):
+    for said, wanted in {
+        "Pass resolution=, for instance 6, to cut": "Pass --resolution, for instance 6, to cut",
+        "try resolution=64, or": "try --resolution 64, or",
+        "no labels. Pass labels=False, or": "no labels. Leave out --cond, or",
+        "/home/batch_size/resolution=8/outdir x": "/home/batch_size/resolution=8/outdir x",
+        "A batch of 12 cannot be split": "--batch 12 cannot be split",
+    }.items():
+        assert ffhq.training.in_flags(said, ffhq.FLAGS) == wanted
+
+
+def test_ctrl_c_while_it_reads(ffhq, command, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ffhq, "open_images", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        command()
+    assert stop.value.code == 130
+    assert "Stopped before the training began" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_training_and_in_the_sampling(ffhq, tiny, command, monkeypatch, tmp_path, capsys):
+    outdir = tmp_path / "my runs"
+    real = ffhq.training.shard_batch
+
+    def shard_batch(batch, mesh):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(batch, mesh)
+
+    monkeypatch.setattr(ffhq.training, "shard_batch", shard_batch)
+    with pytest.raises(SystemExit) as stop:
+        ffhq.main(dataclasses.replace(tiny, outdir=outdir))
+    (folder,) = outdir.iterdir()
+    err = capsys.readouterr().err
+    assert stop.value.code == 130
+    assert "The training is saved after 1 step. To go on:" in err
+    assert shlex.split(err.splitlines()[-1])[-2:] == ["--resume", str(folder)]
+    monkeypatch.undo()
+
+    def generate(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(hf, "generate", generate)
+    with pytest.raises(SystemExit) as stop:
+        command("--resume", folder)
+    assert stop.value.code == 130
+    err = capsys.readouterr().err
+    assert "The training is saved after 2 steps. For its samples:" in err
+    assert shlex.split(err.splitlines()[-1])[-2:] == ["--resume", str(folder)]

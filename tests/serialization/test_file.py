@@ -85,6 +85,42 @@ def test_a_written_file_has_the_permissions_of_an_ordinary_one(path):
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((path.parent / "plain").stat().st_mode)
 
 
+def test_a_link_stays_a_link_and_the_file_behind_it_is_written(tmp_path):
+    save(tmp_path / "real", "old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "ahead").symlink_to(tmp_path / "later")  # to a file that is not there yet
+    for name in ("link", "ahead"):
+        save(tmp_path / name, "new")
+        assert (tmp_path / name).is_symlink()
+    assert load(tmp_path / "real") == load(tmp_path / "later") == "new"
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(OSError, match="loop is a link that leads to itself"):
+        save(tmp_path / "loop", "new")
+    assert sorted(os.listdir(tmp_path)) == ["ahead", "later", "link", "loop", "real"]
+
+
+def test_a_pipe_or_a_device_is_refused_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (pipe, pathlib.Path("/dev/null")):
+        with pytest.raises(OSError, match=rf"{place} is a device or a pipe"):
+            save(place, 1)
+        with pytest.raises(OSError, match=rf"{place} is a device or a pipe"):
+            load(place)
+        assert not place.is_file()
+        assert place.exists()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_equal_trees_give_equal_bytes(tmp_path):
+    """safetensors alone writes the four metadata in a random order: one in 24^9 chances that ten agree."""
+    tree = {"b": np.arange(3, dtype=np.float32), "a": (1.5, 'text "quoted"', np.zeros((0, 2), np.int8))}
+    files = [tmp_path / f"{i}" for i in range(10)]
+    for file in files:
+        save(file, tree)
+    assert len({file.read_bytes() for file in files}) == 1
+
+
 def test_every_flipped_bit_is_refused(path):
     save(path, {"a": np.arange(3, dtype=np.float32), "b": (1.5, "text")})
     good = path.read_bytes()
@@ -153,6 +189,31 @@ def test_write_with_makes_files_that_load(path):
 def test_nonsense_is_refused(path, structure):
     write_with(path, structure)
     with pytest.raises(ValueError, match=r"object\.safetensors: "):
+        load(path)
+
+
+ARRAY = {"array": "x", "dtype": "float32", "shape": [3], "kind": "numpy"}  # what `write_with` stores under x
+
+
+def test_tensors_that_the_structure_does_not_mention_are_refused(path):
+    write_with(path, ARRAY)
+    np.testing.assert_array_equal(load(path), [0.0, 1.0, 2.0])
+    write_with(path, {"tuple": ["array"]})
+    with pytest.raises(ValueError, match=r"object\.safetensors holds the tensor 'x', which its structure does not"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dtype": "int32"}, r"object is int32\[3\], but its tensor 'x' is stored as F32\[3\] and not as I32\[3\]"),
+        ({"shape": [3, 1]}, r"object is float32\[3, 1\], but its tensor 'x' is stored as F32\[3\]"),
+        ({"dtype": "complex128", "shape": []}, r"stored as F32\[3\] and not as U8\[16\]"),
+    ],
+)
+def test_a_tensor_that_is_not_stored_as_the_structure_says_is_refused(path, changes, message):
+    write_with(path, {**ARRAY, **changes})
+    with pytest.raises(ValueError, match=message):
         load(path)
 
 

@@ -220,7 +220,7 @@ def test_a_file_that_is_missing_or_cut_short(folder):
             checkpoints.restore(fresh(), KEY, step=2)
         path.unlink()
         shutil.rmtree(folder / "1" / "state")
-        with pytest.raises(CorruptCheckpoint, match=r"is missing\. No older one is good"):
+        with pytest.raises(CorruptCheckpoint, match=r"is missing\. No older one is good: copy .* or start a new run"):
             checkpoints.restore(fresh(), KEY)
 
 

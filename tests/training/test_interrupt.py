@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from hamflow.training import StopOnSignal, interrupt
+from hamflow.training import StopOnSignal, exit_on_interrupt, interrupt, resume_command
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -68,3 +68,26 @@ def test_another_thread_is_refused():
     thread.start()
     thread.join()
     assert "main thread" in str(caught[0])
+
+
+def test_ctrl_c_ends_with_a_message_and_130(capsys):
+    with pytest.raises(SystemExit) as stop, exit_on_interrupt("All is saved."):
+        raise KeyboardInterrupt
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "\nAll is saved.\n"
+    with pytest.raises(ValueError, match="other"), exit_on_interrupt("All is saved."):
+        raise ValueError("other")
+
+
+@pytest.mark.parametrize(
+    ("called", "script", "command"),
+    [
+        (["python3", "-u", "examples/ffhq.py", "--lr", "1"], "examples/ffhq.py", "python3 -u examples/ffhq.py"),
+        (["/a b/python", "my $run.py"], "my $run.py", "'/a b/python' 'my $run.py'"),
+        (["python", "-m", "ffhq"], "/x/ffhq.py", "python /x/ffhq.py"),
+    ],
+)
+def test_the_command_to_go_on_can_be_pasted(monkeypatch, called, script, command):
+    monkeypatch.setattr(sys, "orig_argv", called)
+    monkeypatch.setattr(sys, "argv", [script])
+    assert resume_command("runs/0 it's", "--lr", "1") == f"{command} --resume 'runs/0 it'\"'\"'s' --lr 1"

@@ -63,6 +63,12 @@ def test_bad_momentum(momentum):
         muon(0.1, momentum=momentum)
 
 
+@pytest.mark.parametrize("b2", [-0.1, 1.0, 1.5, float("nan")])
+def test_bad_b2(b2):
+    with pytest.raises(ValueError, match=r"b2 is .*: it must be in \[0, 1\)"):
+        muon(0.1, b2=b2)
+
+
 def test_it_takes_a_schedule():
     gradient = {"b": jnp.ones(2)}
     optimizer = muon(optax.linear_schedule(0.0, 1.0, 10))

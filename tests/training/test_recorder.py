@@ -49,7 +49,7 @@ def test_a_loss_that_is_not_finite():
     record({**metrics, "step": 0}, np.array([1, 2]))
     record({**metrics, "step": 1, "loss": jnp.asarray(jnp.nan), "finite": jnp.asarray(False)}, np.array([30, 40]))
     record({**metrics, "step": 1, "finite": jnp.asarray(False)}, np.array([5, 6]))  # started before anybody knew
-    message = r"Step 1: the loss is nan .* gradient 2\.0.* after 1 steps.*\[30, 40\]"
+    message = r"Step 1: the loss is nan .* gradient 2\.0.* after 1 step.*\[30, 40\]"
     with pytest.raises(NonFiniteLoss, match=message) as e:
         record({**metrics, "step": 1, "finite": jnp.asarray(False)}, np.array([7, 8]))
     assert e.value.step == 1

@@ -8,7 +8,14 @@ import tempfile
 
 import pytest
 
-from hamflow.training import check_same_config, make_run_folder, read_config
+from hamflow.training import (
+    check_outdir,
+    check_ranges,
+    check_same_config,
+    make_run_folder,
+    read_config,
+    update_config,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,3 +131,62 @@ def test_an_outdir_that_cannot_be_written(read_only):
     for outdir in (read_only, read_only / "runs"):
         with pytest.raises(PermissionError, match=r"outdir .* cannot be written by you"):
             make_run_folder(outdir, "x", {})
+
+
+@pytest.mark.parametrize(
+    ("outdir", "kind", "message"),
+    [
+        ("/proc/x", OSError, r"outdir /proc/x cannot be written \(No such file"),
+        ("/proc/x/y", OSError, r"outdir /proc/x/y cannot be written"),
+        ("/dev/null", NotADirectoryError, "outdir /dev/null is not a folder"),
+        ("/tmp/" + "x" * 300, OSError, r"outdir /tmp/x+ cannot be written \(File name too long\): give another"),
+    ],
+)
+@pytest.mark.parametrize("check", [lambda outdir: make_run_folder(outdir, "x", {}), check_outdir])
+def test_an_outdir_that_can_be_none_is_named(outdir, kind, message, check):
+    with pytest.raises(kind, match=message):
+        check(outdir)
+
+
+def test_a_full_disk_is_named_with_the_outdir(tmp_path, monkeypatch):
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match=rf"outdir {tmp_path} cannot be written \(No space left on device"):
+        make_run_folder(tmp_path, "x", {})
+
+
+def test_checking_an_outdir_leaves_nothing(tmp_path):
+    check_outdir(tmp_path / "a" / "b")
+    check_outdir(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_checking_an_outdir_that_cannot_be_written(read_only):
+    with pytest.raises(PermissionError, match="cannot be written by you"):
+        check_outdir(read_only / "runs")
+
+
+def test_what_may_change_is_handed_back_in_words(tmp_path):
+    folder = make_run_folder(tmp_path, "x", {"lr": 2e-4, "seed": 0, "data": {"number": 3, "name": "x"}})
+    changes = check_same_config(
+        folder, {"lr": 1e-4, "seed": 0, "data": {"number": 2, "name": "x"}}, free={"lr", "data"}
+    )
+    assert changes == {"lr": "0.0002 in the run, 0.0001 now", "data.number": "3 in the run, 2 now"}
+
+
+def test_new_settings_replace_the_old_which_are_kept(tmp_path):
+    folder = make_run_folder(tmp_path, "x", {"lr": 2e-4})
+    update_config(folder, {"lr": 2e-4}, 3)
+    assert os.listdir(folder) == ["config.json"]
+    update_config(folder, {"lr": 1e-4}, 7)
+    assert read_config(folder) == {"lr": 1e-4}
+    assert json.loads((folder / "config-until-7.json").read_text()) == {"lr": 2e-4}
+
+
+@pytest.mark.parametrize("lr", [-1.0, 1.0, float("nan")])
+def test_a_setting_out_of_its_range_is_named_as_a_flag(tmp_path, lr):
+    check_ranges(Knobs(tmp_path), {"lr": (0, 1)})
+    with pytest.raises(ValueError, match=rf"^--lr is {lr}: it must be in \[0, 1\)\.$"):
+        check_ranges(Knobs(tmp_path, lr=lr), {"lr": (0, 1)})

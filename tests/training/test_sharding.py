@@ -32,3 +32,9 @@ def test_a_batch_that_cannot_be_shared():
         ValueError, match=r"batch of 60 cannot be split over 8 devices: .* multiple of 8, for example 64"
     ):
         check_batch_size(60, mesh)
+
+
+@pytest.mark.parametrize("batch_size", [0, -4])
+def test_a_batch_of_nothing_is_refused(batch_size):
+    with pytest.raises(ValueError, match=f"A batch of {batch_size} cannot be trained on"):
+        check_batch_size(batch_size, data_mesh())

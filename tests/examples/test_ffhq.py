@@ -21,6 +21,18 @@ import hamflow as hf
 SCRIPT = Path(__file__).parents[2] / "examples" / "ffhq.py"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """Every run of the script makes its functions anew; most are the same programs, which XLA need not compile again."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    jax.config.update(names[0], str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update(names[1], 0.1)
+    yield
+    for name, value in zip(names, before, strict=True):
+        jax.config.update(name, value)
+
+
 @pytest.fixture(scope="module")
 def ffhq():
     """The script as a module."""
@@ -78,6 +90,7 @@ def tiny(ffhq, photographs):
         attention=(),
         batch=4,
         duration=8e-6,
+        optimizer="adam",  # half the time to compile; the smoke run of `.ci/run` takes Muon
         lr_decay=False,
         num_samples=4,
         sampling_steps=2,

@@ -23,7 +23,7 @@ SCRIPT = Path(__file__).parents[2] / "examples" / "ffhq.py"
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once(tmp_path_factory):
-    """Every run of the script makes its functions anew; most are the same programs, which XLA need not compile again."""
+    """Every run of the script makes its functions anew; most are the same programs: XLA compiles each once."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = [getattr(jax.config, name) for name in names]
     jax.config.update(names[0], str(tmp_path_factory.mktemp("compiled")))

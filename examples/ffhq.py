@@ -73,7 +73,7 @@ class Config:
     dropout: float = 0.0
     # Training
     batch: int = 8  # over all devices
-    duration: float = 0.0125  # millions of images
+    duration: float = 0.0118  # millions of images
     optimizer: Literal["muon", "adam"] = "muon"  # Muon needs half of Adam's steps here; Adam is what EDM used
     lr: float = 1.5e-2  # the learning rate; Adam wants about a tenth
     lr_rampup: float = 0.001  # millions of images until it is reached

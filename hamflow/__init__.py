@@ -36,6 +36,22 @@ from .couplings import (
     CondOTCoupling as CondOTCoupling,
     IndependentCoupling as IndependentCoupling,
 )
+from .integrators import (
+    AbstractIntegrator as AbstractIntegrator,
+    AbstractSplitting as AbstractSplitting,
+    BlanesMoan4 as BlanesMoan4,
+    ImplicitMidpoint as ImplicitMidpoint,
+    Leapfrog as Leapfrog,
+    McLachlan2 as McLachlan2,
+    Splitting as Splitting,
+    Suzuki4 as Suzuki4,
+    SymplecticEuler as SymplecticEuler,
+    Trajectory as Trajectory,
+    Yoshida4 as Yoshida4,
+    Yoshida6 as Yoshida6,
+    Yoshida8 as Yoshida8,
+    integrate as integrate,
+)
 from .noise_scale import AbstractNoiseScale as AbstractNoiseScale
 from .flow import Flow as Flow
 from .recipes import (

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from ._module import AbstractModule
+from ._parameters import as_parameter, fit
 from ._types import Array, Float, Scalar, ScalarLike
 from .domains import AbstractDomain, Euclidean
 from .kinetics import AbstractKinetic
@@ -31,8 +32,8 @@ class AbstractSystem(AbstractModule):
     domain: eqx.AbstractVar[AbstractDomain]
 
     @abc.abstractmethod
-    def vector_field(self, t: ScalarLike, state: PhaseState) -> PhaseState:
-        """(dx/dt, dp/dt) at one state."""
+    def vector_field(self, t: ScalarLike, state: PhaseState, args: Any = None) -> PhaseState:
+        """(dx/dt, dp/dt) at one state; `args` is not used, and lets `diffrax.ODETerm(system.vector_field)` call it."""
 
     @abc.abstractmethod
     def velocity(self, t: ScalarLike, state: PhaseState) -> Float[Array, "*event"]:
@@ -91,7 +92,7 @@ class Hamiltonian(AbstractSeparableSystem):
         """H = U + K, a scalar."""
         return self.potential.energy(t, state.position) + self.kinetic.energy(state.momentum)
 
-    def vector_field(self, t: ScalarLike, state: PhaseState) -> PhaseState:
+    def vector_field(self, t: ScalarLike, state: PhaseState, args: Any = None) -> PhaseState:
         return PhaseState(self.kinetic.velocity(state.momentum), self.potential.force(t, state.position))
 
     def velocity(self, t: ScalarLike, state: PhaseState) -> Float[Array, "*event"]:
@@ -109,12 +110,14 @@ class Hamiltonian(AbstractSeparableSystem):
 
 @final
 class ForcedSystem(AbstractSeparableSystem):
-    """dx/dt = grad K(p), dp/dt = F(t, x): a force that need not be a gradient, and so no energy.
+    """dx/dt = grad K(p), dp/dt = F(t, x) - friction p: a force that need not be a gradient, and so no energy.
 
     Args:
         force: F.
         kinetic: K.
         domain: where positions live.
+        friction: the rate at which momentum decays, per unit of time; a number or an array of the position's shape,
+            negative where momentum is pumped in. A kick follows force and friction together, exactly.
 
     Raises:
         TypeError: an argument of another kind.
@@ -124,26 +127,53 @@ class ForcedSystem(AbstractSeparableSystem):
     force: AbstractForce
     kinetic: AbstractKinetic
     domain: AbstractDomain
+    friction: float | Float[Array, "..."]
 
-    def __init__(self, force: AbstractForce, kinetic: AbstractKinetic, domain: AbstractDomain = Euclidean()):  # noqa: B008
+    def __init__(
+        self,
+        force: AbstractForce,
+        kinetic: AbstractKinetic,
+        domain: AbstractDomain = Euclidean(),  # noqa: B008
+        friction: Any = 0.0,
+    ):
         _require_type(force, AbstractForce, "force")
         _require_fit(kinetic, domain)
         self.force, self.kinetic, self.domain = force, kinetic, domain
+        self.friction = as_parameter(friction, "friction")
 
-    def vector_field(self, t: ScalarLike, state: PhaseState) -> PhaseState:
-        return PhaseState(self.kinetic.velocity(state.momentum), self.force.force(t, state.position))
+    @property
+    def is_frictionless(self) -> bool:
+        """Whether there is no friction at all, whatever a gradient step may do."""
+        return isinstance(self.friction, float) and self.friction == 0.0
+
+    def vector_field(self, t: ScalarLike, state: PhaseState, args: Any = None) -> PhaseState:
+        push = self.force.force(t, state.position)
+        if not self.is_frictionless:
+            push = push - self._friction(state.momentum) * state.momentum
+        return PhaseState(self.kinetic.velocity(state.momentum), push)
 
     def velocity(self, t: ScalarLike, state: PhaseState) -> Float[Array, "*event"]:
         return self.kinetic.velocity(state.momentum)
 
     def kick(self, t: ScalarLike, state: PhaseState, h: ScalarLike) -> PhaseState:
-        return _kick(self.force, t, state, h)
+        if self.is_frictionless:
+            return _kick(self.force, t, state, h)
+        push = self.force.force(t, state.position)
+        h = jnp.asarray(h, push.dtype)
+        decay = self._friction(push) * h
+        still = decay == 0
+        safe = jnp.where(still, jnp.ones_like(decay), decay)
+        mean = jnp.where(still, jnp.ones_like(decay), -jnp.expm1(-safe) / safe)  # (1 - exp(-decay)) / decay
+        return PhaseState(state.position, jnp.exp(-decay) * state.momentum + h * mean * push)
 
     def drift(self, t: ScalarLike, state: PhaseState, h: ScalarLike) -> PhaseState:
         return _drift(self.kinetic, self.domain, state, h)
 
     def propagator(self) -> AbstractPropagator | None:
-        return _propagator(self.force, self.kinetic, self.domain)
+        return _propagator(self.force, self.kinetic, self.domain) if self.is_frictionless else None
+
+    def _friction(self, like: Array) -> Any:
+        return fit(self.friction, like.shape, like.dtype, "friction")
 
 
 @final
@@ -177,7 +207,7 @@ class NonSeparableHamiltonian(AbstractSystem):
         """H(t, x, p), a scalar."""
         return self.energy_function(t, state.position, state.momentum)
 
-    def vector_field(self, t: ScalarLike, state: PhaseState) -> PhaseState:
+    def vector_field(self, t: ScalarLike, state: PhaseState, args: Any = None) -> PhaseState:
         along_x, along_p = jax.grad(self.energy_function, argnums=(1, 2))(t, state.position, state.momentum)
         return PhaseState(along_p, -along_x)
 

@@ -26,6 +26,7 @@ ORDER = [
     "propagators",
     "potentials",
     "system",
+    "integrators",
     "priors",
     "couplings",
     "noise_scale",

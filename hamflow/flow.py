@@ -13,7 +13,8 @@ Known models as one object:
 - diffusion: `Flow(Hamiltonian(ZeroPotential(), GaussianKinetic()), IndependentCoupling(), 80.0, NormalPrior(...))`;
 - flow matching: the same system with `CondOTCoupling()` and horizon 1;
 - oscillation: `HarmonicPotential(w)`, independent, horizon a quarter of the period, pi / (2 w);
-- reflection: `ZeroPotential()` in a `Box`.
+- reflection: `ZeroPotential()` in a `Box`;
+- anything else: its potential, and `integrator=Leapfrog(step_size=...)`.
 """
 
 import math
@@ -29,36 +30,43 @@ from ._parameters import as_parameter, as_time, is_concrete, require
 from ._types import Array, Float, PRNGKeyArray, ScalarLike, checked
 from .couplings import AbstractAffineCoupling, AbstractCoupling
 from .domains import Euclidean
+from .integrators.base import AbstractIntegrator
+from .integrators.integrate import require_finite
+from .integrators.steps import take_steps
 from .noise_scale import AbstractNoiseScale, AffineNoiseScale, RatioNoiseScale
 from .priors import Prior
-from .propagators import AbstractLinearPropagator, AbstractPropagator, FreeMotion
+from .propagators import AbstractLinearPropagator, AbstractPropagator, FreeMotion, free_motion
 from .state import PhaseState
-from .system import AbstractSystem
+from .system import AbstractSeparableSystem, AbstractSystem
 
 
 class Flow(eqx.Module):
     """A system, how it starts, how long it runs and the law it reaches.
 
     Args:
-        system: the physics, with a motion in closed form.
+        system: the physics.
         coupling: the law of the first momentum given the data.
         horizon: T > 0, in the system's unit of time.
         prior: the law of x_T that generation starts from; anything with `sample(key, shape)` and `log_prob(x)`.
-        integrator: must be None in this version, which has closed forms only.
+        integrator: None where the motion is known in closed form; else an integrator with a step size, such as
+            `hf.Leapfrog(step_size=0.01)`. Every `evolve` then takes n = ceil(horizon / step_size) equal steps, whatever
+            its times, so that its length is known to the compiler; backward it retraces them. A system with a closed
+            form follows the integrator too if it gets one, and is not linear then.
 
     Only types are checked: whether the prior is the law that the system reaches is for a person to know.
 
     Raises:
-        TypeError: an argument of another kind, by name.
-        ValueError: a horizon that is not positive, a system without a closed form, a coupling that cannot draw
-            momenta for the system.
+        TypeError: an argument of another kind, by name; an integrator that does not fit the system.
+        ValueError: a horizon that is not positive, a system without a closed form and without an integrator, an
+            integrator without a step size, a coupling that cannot draw momenta for the system.
     """
 
     system: AbstractSystem
     coupling: AbstractCoupling
     horizon: float | Float[Array, ""]
     prior: Prior
-    integrator: None
+    integrator: AbstractIntegrator | None
+    num_steps: int | None = eqx.field(static=True)
     _sigma_increases: bool = eqx.field(static=True, repr=False)
 
     @checked
@@ -73,11 +81,7 @@ class Flow(eqx.Module):
         self.system, self.coupling, self.prior = system, coupling, prior
         self.horizon = as_parameter(horizon, "horizon")
         require(self.horizon, lambda t: t > 0, f"horizon must be positive, got {self.horizon}")
-        if integrator is not None:
-            raise ValueError(
-                f"integrator must be None, got {integrator!r}: this version of hamflow follows closed forms only"
-            )
-        self.integrator = None
+        self.integrator, self.num_steps = integrator, _num_steps(integrator, self.horizon)
         if isinstance(prior, type):
             raise TypeError(f"prior is the class {prior.__name__}: give an object, as in {prior.__name__}(...)")
         propagator = system.propagator()
@@ -86,11 +90,13 @@ class Flow(eqx.Module):
                 f"{_describe(system)}: propagator must return a hamflow.AbstractPropagator or None, "
                 f"got {type(propagator).__name__}"
             )
-        if propagator is None:
+        if integrator is not None:
+            integrator.require_system(system)
+        elif propagator is None:
+            fitting = "Leapfrog" if isinstance(system, AbstractSeparableSystem) else "ImplicitMidpoint"
             raise ValueError(
-                f"{_describe(system)} has no closed form, and this version of hamflow has no integrators: use a "
-                "potential that is solvable with this kinetic energy and domain (ZeroPotential with any; "
-                "HarmonicPotential with GaussianKinetic in Euclidean), or give yours a closed form "
+                f"{_describe(system)} has no closed form: give an integrator, as in "
+                f"Flow(..., integrator=hamflow.{fitting}(step_size=...)), or give your potential a closed form "
                 "(inherit from hamflow.AbstractSolvable and return a propagator)"
             )
         coupling.require_system(system)
@@ -111,7 +117,8 @@ class Flow(eqx.Module):
 
         Raises:
             TypeError: a state or a time of another shape or dtype, by name.
-            RuntimeError: a position outside the domain (its boundary is inside).
+            RuntimeError: a position outside the domain (its boundary is inside); with an integrator, a state that
+                becomes non-finite on the way.
         """
         x, p = _as_state(state.position, state.momentum)
         if not isinstance(self.system.domain, Euclidean):
@@ -121,7 +128,10 @@ class Flow(eqx.Module):
                 f"the position is outside the {type(self.system.domain).__name__} of this flow (or not a number): "
                 "rescale the data into it, or widen its bounds",
             )
-        return self._propagator()(jnp.asarray(t0, x.dtype), jnp.asarray(t, x.dtype), PhaseState(x, p))
+        start, end, state = jnp.asarray(t0, x.dtype), jnp.asarray(t, x.dtype), PhaseState(x, p)
+        if self.integrator is None:
+            return self._propagator()(start, end, state)
+        return require_finite(self._step(start, end, state))
 
     @checked
     def trajectory(self, state: PhaseState, ts: Float[Array | np.ndarray, "times"], t0: ScalarLike = 0.0) -> PhaseState:
@@ -186,7 +196,9 @@ class Flow(eqx.Module):
 
     @property
     def is_linear(self) -> bool:
-        """Whether x_t = a(t) x_0 + b(t) e with e white and independent of x_0."""
+        """Whether x_t = a(t) x_0 + b(t) e, in closed form, with e white and independent of x_0."""
+        if self.integrator is not None:
+            return False
         return isinstance(self._propagator(), AbstractLinearPropagator) and self._affine(None, float) is not None
 
     @checked
@@ -215,7 +227,8 @@ class Flow(eqx.Module):
 
     def coefficient_operators(self, t: Array, shape: tuple[int, ...] | None) -> tuple[linear.Operator, ...]:
         """The same at one time, a scalar, as operators that act on positions."""
-        propagator, affine = self._propagator(), self._affine(shape, t.dtype)
+        propagator = None if self.integrator is not None else self._propagator()
+        affine = self._affine(shape, t.dtype)
         if not isinstance(propagator, AbstractLinearPropagator) or affine is None:
             raise ValueError(
                 f"{_describe(self.system)} with {type(self.coupling).__name__} and {type(self.prior).__name__} is not "
@@ -239,8 +252,9 @@ class Flow(eqx.Module):
     def noise_scale(self) -> AbstractNoiseScale:
         """log sigma(t) of this flow and its inverse.
 
-        sigma = b / a where the flow is linear (walls or not) and that grows up to the horizon; else affine in t / T, as
-        for an oscillation that runs past a quarter of its period.
+        sigma = b / a where the flow is linear (walls or not) and that grows up to the horizon; that of free motion
+        where there is no closed form and the kinetic energy is Gaussian; else affine in t / T, as for an oscillation
+        that runs past a quarter of its period.
         """
         scale = self._ratio() if self._sigma_increases else None
         return AffineNoiseScale(self.horizon) if scale is None else scale
@@ -255,7 +269,9 @@ class Flow(eqx.Module):
             )
 
     def _ratio(self) -> RatioNoiseScale | None:
-        propagator, affine = self._propagator(), self._affine(None, float)
+        propagator, affine = self.system.propagator(), self._affine(None, float)
+        if propagator is None and isinstance(self.system, AbstractSeparableSystem):
+            propagator = free_motion(self.system.kinetic, Euclidean())
         if isinstance(propagator, FreeMotion):
             propagator = propagator.unfolded()
         if not isinstance(propagator, AbstractLinearPropagator) or affine is None:
@@ -267,6 +283,13 @@ class Flow(eqx.Module):
         propagator = self.system.propagator()
         assert propagator is not None  # refused when the flow was built
         return propagator
+
+    def _step(self, start: Array, end: Array, state: PhaseState) -> PhaseState:
+        """n equal steps; backward the adjoint method retraces them."""
+        integrator, n = self.integrator, self.num_steps
+        assert integrator is not None  # both or neither, decided when the flow was built
+        assert n is not None
+        return _stepped(self.system, integrator, state, start, (end - start) / n, n)
 
     def _affine(self, shape: tuple[int, ...] | None, dtype) -> tuple[linear.Operator, linear.Operator] | None:
         if not isinstance(self.coupling, AbstractAffineCoupling):
@@ -281,6 +304,41 @@ def _as_state(position: Float[Array | np.ndarray, "*event"], momentum: Float[Arr
     if x.dtype != p.dtype:
         raise TypeError(f"momentum is {p.dtype} and position {x.dtype}: cast one to the dtype of the other")
     return x, p
+
+
+@eqx.filter_jit  # compiled once, and not at every call outside jit
+def _stepped(
+    system: AbstractSystem, integrator: AbstractIntegrator, state: PhaseState, start: Array, h: Array, n: int
+) -> PhaseState:
+    """n steps of h; backward by the adjoint method, which retraces those forward."""
+
+    def steps(method: AbstractIntegrator) -> PhaseState:
+        return take_steps(system, method, state, start, h, n)
+
+    retraced = integrator.inverse()
+    if retraced is integrator:
+        return steps(integrator)
+    return jax.lax.cond(h < 0, lambda: steps(retraced), lambda: steps(integrator))
+
+
+def _num_steps(integrator: Any, horizon: float | Array) -> int | None:
+    """ceil(horizon / step_size), or None without an integrator."""
+    if integrator is None:
+        return None
+    if not isinstance(integrator, AbstractIntegrator):
+        raise TypeError(
+            f"integrator must be a hamflow integrator such as hamflow.Leapfrog(step_size=0.01), got {integrator!r}"
+        )
+    name = type(integrator).__name__
+    if integrator.step_size is None:
+        raise ValueError(f"integrator {name}() needs a step size in a Flow: {name}(step_size=...)")
+    if not is_concrete(horizon):
+        raise TypeError(
+            "horizon must be a known number with an integrator, which counts its steps, and it is traced: build the "
+            "flow outside jit and grad"
+        )
+    # A horizon of ten steps is ten steps, whatever the last digit of the quotient.
+    return max(1, math.ceil(float(horizon) / integrator.step_size * (1.0 - 1e-6)))
 
 
 def _like(operator: linear.Operator, time: Array) -> linear.Operator:

@@ -82,3 +82,15 @@ class Driven(hf.AbstractPotential, hf.AbstractSolvable):
     def propagator(self, kinetic, domain):
         fits = isinstance(kinetic, hf.GaussianKinetic) and isinstance(domain, hf.Euclidean)
         return Swing(self.strength, kinetic) if fits else None
+
+
+class Ripple(hf.AbstractPotential):
+    """U = sum cos(k (x - lower)): no force at x = lower and half a wavelength on, and none that jumps."""
+
+    wave_number: object
+    lower: float
+
+    def energy(self, t, position):
+        return jnp.sum(
+            jnp.cos(self.wave_number.astype(position.dtype) * (position - jnp.asarray(self.lower, position.dtype)))
+        )

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from own_systems import Driven, Gravity, InvertedOscillator
+from own_systems import Driven, Gravity, InvertedOscillator, Ripple
 
 import hamflow as hf
 
@@ -94,6 +94,7 @@ class FlowEntry:
     shape: tuple[int, ...] = SHAPE
     data: Callable[[np.random.Generator, int], np.ndarray] | None = None
     conserves_energy: bool = True
+    accuracy: float = 1e-10  # of the motion; rounding, or the error that the order of an integrator lets one expect
 
 
 def bimodal(shape):
@@ -138,6 +139,17 @@ def _inverted(rate, horizon, data_std):
 def _driven(strength, horizon, data_std):
     prior = hf.NormalPrior(strength * (horizon - math.sin(horizon)), math.hypot(data_std, horizon))
     return _free(hf.Hamiltonian(Driven(strength), hf.GaussianKinetic()), horizon, prior)
+
+
+def _stepped(potential, kinetic, integrator):
+    system = hf.Hamiltonian(POTENTIALS[potential](), KINETICS[kinetic]())
+    return hf.Flow(system, hf.IndependentCoupling(), 0.9, hf.NormalPrior(), integrator)
+
+
+def _rippled(domain, wave_number, integrator):
+    """A force that vanishes at walls, or is periodic, so that every method keeps its order."""
+    system = hf.Hamiltonian(Ripple(array(wave_number)[0], -1.0), hf.GaussianKinetic(array(0.5, 2.0)), domain)
+    return hf.Flow(system, hf.IndependentCoupling(), 0.9, hf.UniformPrior(-1.0, 1.5), integrator)
 
 
 def _named() -> dict[str, FlowEntry]:
@@ -195,6 +207,29 @@ def _named() -> dict[str, FlowEntry]:
         ),
         "inverted oscillator": FlowEntry(lambda: _inverted(1.2, 1.0, 0.5), small_image, normal(small_image, 0.5)),
         "driven": FlowEntry(lambda: _driven(0.7, 2.0, 0.5), data=normal(SHAPE, 0.5), conserves_energy=False),
+        # Steps of .1 and less over a time of about 1, forces of about 1: h^p, ten times that for the constant.
+        "integrator: Leapfrog": FlowEntry(
+            lambda: _stepped("mixture", "diagonal mass", hf.Leapfrog(0.01)), accuracy=3e-3
+        ),
+        "integrator: SymplecticEuler": FlowEntry(
+            lambda: _stepped("harmonic matrix", "relativistic", hf.SymplecticEuler(0.01)), accuracy=5e-2
+        ),
+        "integrator: Yoshida8, driven": FlowEntry(
+            lambda: hf.Flow(
+                _driven(0.7, 2.0, 0.5).system, hf.IndependentCoupling(), 1.0, hf.NormalPrior(), hf.Yoshida8(0.1)
+            ),
+            conserves_energy=False,
+            accuracy=1e-7,
+        ),
+        "integrator: BlanesMoan4, box": FlowEntry(
+            lambda: _rippled(hf.Box(-1.0, 1.5), math.pi / 2.5, hf.BlanesMoan4(0.05)), accuracy=5e-5
+        ),
+        "integrator: Yoshida4, torus": FlowEntry(
+            lambda: _rippled(hf.Torus(-1.0, 1.5), 2.0 * math.pi / 2.5, hf.Yoshida4(0.02)), accuracy=1e-4
+        ),
+        "integrator: ImplicitMidpoint": FlowEntry(
+            lambda: _stepped("harmonic", "dense mass", hf.ImplicitMidpoint(0.02)), accuracy=5e-3
+        ),
     }
 
 

@@ -13,7 +13,18 @@ from systems import FLOWS, array, spd
 import hamflow as hf
 
 # Walls, shifts and the speed of light make a motion that is not linear, and so does CondOT to a prior not N(0, ...).
-NOT_LINEAR = ("box", "torus", "reflection", "relativistic", "gravity", "driven", "shifted", "uniform", "free force")
+NOT_LINEAR = (
+    "integrator",
+    "box",
+    "torus",
+    "reflection",
+    "relativistic",
+    "gravity",
+    "driven",
+    "shifted",
+    "uniform",
+    "free force",
+)
 LINEAR = [name for name in FLOWS if not any(word in name for word in NOT_LINEAR)]
 OTHERS = [name for name in FLOWS if name not in LINEAR]
 

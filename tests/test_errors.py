@@ -69,7 +69,6 @@ class Push(hf.AbstractForce):
             "no closed form",
         ),
         (lambda: hf.Flow(free(), hf.IndependentCoupling(), 0.0, hf.NormalPrior()), "horizon must be positive"),
-        (lambda: hf.Flow(free(), hf.IndependentCoupling(), 1.0, hf.NormalPrior(), integrator=3), "integrator"),
         (lambda: hf.oscillation(0.0), "frequency must be positive"),
         (lambda: hf.oscillation(jnp.ones(2)), "frequency must be one number"),
         (lambda: hf.diffusion(data_std=-1.0), "data_std must be positive"),

@@ -1,6 +1,7 @@
 """The laws of mechanics, on every entry of `systems.py`.
 
-Every motion here is exact, so there is no step size to blame: what deviates by more than rounding is wrong.
+A motion in closed form is exact, so there is no step size to blame: what deviates by more than rounding is wrong. An
+integrator retraces its steps and is symplectic to rounding too; the rest holds to the accuracy of its order.
 """
 
 import functools
@@ -96,7 +97,7 @@ def test_there_and_back_returns(name):
 
 @EVERY_FLOW
 def test_evolve_composes(name):
-    assert_same(measured(name)["via"], measured(name)["end"])
+    assert_same(measured(name)["via"], measured(name)["end"], FLOWS[name].accuracy)
 
 
 @EVERY_FLOW
@@ -108,7 +109,8 @@ def test_jacobian_is_symplectic(name):
 @pytest.mark.parametrize("name", [name for name, entry in FLOWS.items() if entry.conserves_energy])
 def test_energy_is_conserved(name):
     before, after = measured(name)["energies"]
-    np.testing.assert_allclose(after, before, rtol=1e-12, atol=1e-12)
+    tolerance = 1e-12 if FLOWS[name].accuracy == 1e-10 else FLOWS[name].accuracy
+    np.testing.assert_allclose(after, before, rtol=tolerance, atol=tolerance)
 
 
 def test_energy_of_a_driven_system_is_not_conserved():
@@ -119,7 +121,7 @@ def test_energy_of_a_driven_system_is_not_conserved():
 @EVERY_FLOW
 def test_motion_obeys_the_vector_field(name):
     got = measured(name)
-    assert_same(got["rate"], got["field"])
+    assert_same(got["rate"], got["field"], FLOWS[name].accuracy)
     assert_same(got["velocity"], got["field"].position, 1e-14)
 
 
@@ -187,7 +189,7 @@ def test_a_system_without_closed_form_is_refused(name):
     """The documented ones have one (`systems.CLOSED`), and no other claims to."""
     system = SYSTEMS[name].build()
     assert system.propagator() is None
-    with pytest.raises(ValueError, match="has no closed form, and this version of hamflow has no integrators"):
+    with pytest.raises(ValueError, match="has no closed form: give an integrator"):
         hf.Flow(system, hf.IndependentCoupling(), 1.0, hf.NormalPrior())
 
 

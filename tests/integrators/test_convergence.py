@@ -109,8 +109,10 @@ def test_energy_does_not_drift_over_a_hundred_thousand_steps(name, x64):
     def runge_kutta(z, _):
         def f(z):
             return system.vector_field(0.0, z)
+
         def step(k, h):
             return jax.tree.map(lambda a, b: a + h * b, z, k)
+
         k1 = f(z)
         k2 = f(step(k1, 0.05))
         k3 = f(step(k2, 0.05))

@@ -18,9 +18,28 @@ from .propagators import (
 from .potentials import (
     AbstractForce as AbstractForce,
     AbstractPotential as AbstractPotential,
+    DoubleWellPotential as DoubleWellPotential,
+    FPUTPotential as FPUTPotential,
+    FunctionPotential as FunctionPotential,
     GaussianMixturePotential as GaussianMixturePotential,
     HarmonicPotential as HarmonicPotential,
+    HenonHeilesPotential as HenonHeilesPotential,
+    KeplerPotential as KeplerPotential,
+    LennardJonesPotential as LennardJonesPotential,
+    MuellerBrownPotential as MuellerBrownPotential,
+    NetworkForce as NetworkForce,
+    NetworkPotential as NetworkPotential,
+    PendulumPotential as PendulumPotential,
+    QuarticPotential as QuarticPotential,
+    ScaledForce as ScaledForce,
+    ScaledPotential as ScaledPotential,
+    SumForce as SumForce,
+    SumPotential as SumPotential,
+    TemperedPotential as TemperedPotential,
+    TimeDependentForce as TimeDependentForce,
+    TimeDependentPotential as TimeDependentPotential,
     ZeroPotential as ZeroPotential,
+    remove_centre_of_mass as remove_centre_of_mass,
 )
 from .system import (
     AbstractSeparableSystem as AbstractSeparableSystem,
@@ -29,11 +48,17 @@ from .system import (
     Hamiltonian as Hamiltonian,
     NonSeparableHamiltonian as NonSeparableHamiltonian,
 )
+from .energies import (
+    AbstractEnergy as AbstractEnergy,
+    MagneticEnergy as MagneticEnergy,
+    RiemannianEnergy as RiemannianEnergy,
+)
 from .priors import NormalPrior as NormalPrior, Prior as Prior, UniformPrior as UniformPrior
 from .couplings import (
     AbstractAffineCoupling as AbstractAffineCoupling,
     AbstractCoupling as AbstractCoupling,
     CondOTCoupling as CondOTCoupling,
+    GibbsCoupling as GibbsCoupling,
     IndependentCoupling as IndependentCoupling,
 )
 from .integrators import (
@@ -69,7 +94,15 @@ from .objectives import (
     UniformTime as UniformTime,
     velocity_matching_loss as velocity_matching_loss,
 )
-from .sampling import generate as generate, rho_grid as rho_grid
+from .sampling import (
+    BlackjaxTarget as BlackjaxTarget,
+    generate as generate,
+    langevin as langevin,
+    langevin_state as langevin_state,
+    langevin_terms as langevin_terms,
+    rho_grid as rho_grid,
+    to_blackjax as to_blackjax,
+)
 from . import networks as networks
 from .serialization import load as load, save as save
 

@@ -1,8 +1,9 @@
 """Couplings: how it starts. The law of the first momentum given the data.
 
-A coupling sees a batch, since some (minibatch optimal transport) need one. Two known ones expressed as one:
+A coupling sees a batch, since some (minibatch optimal transport) need one. Three known ones expressed as one:
 
 - independent: p_0 ~ exp(-K), whatever the data (diffusion, oscillation, reflection, HMC);
+- Gibbs: p_0 ~ exp(-H(0, x_0, p)), which depends on the datum where position and momentum mix;
 - conditional optimal transport: the velocity that leads to a draw of the prior in a straight line (flow matching).
 """
 
@@ -16,10 +17,11 @@ from . import _linear as linear
 from ._module import AbstractModule
 from ._parameters import cast
 from ._types import Array, Float, PRNGKeyArray
+from .energies import AbstractEnergy
 from .kinetics import GaussianKinetic
 from .priors import NormalPrior, Prior
 from .state import PhaseState
-from .system import AbstractSeparableSystem, AbstractSystem
+from .system import AbstractSeparableSystem, AbstractSystem, NonSeparableHamiltonian
 
 
 class AbstractCoupling(AbstractModule):
@@ -85,6 +87,41 @@ class IndependentCoupling(AbstractAffineCoupling):
 
 
 @final
+class GibbsCoupling(AbstractAffineCoupling):
+    """p_0 | x_0 ~ exp(-H(0, x_0, p)): the momentum that the energy itself gives the datum.
+
+    For a separable system this is `IndependentCoupling`, closed forms included. For a `NonSeparableHamiltonian` it is
+    the draw that the energy brings, so it needs an `AbstractEnergy` such as `MagneticEnergy` or `RiemannianEnergy`:
+    those whose x-marginal of exp(-H) is exp(-U) then start in equilibrium for data drawn from exp(-U).
+    """
+
+    def sample(
+        self,
+        key: PRNGKeyArray,
+        data: Float[Array, "batch *event"],
+        system: AbstractSystem,
+        prior: Prior,
+        horizon: float | Array,
+    ) -> PhaseState:
+        if isinstance(system, AbstractSeparableSystem):
+            return IndependentCoupling().sample(key, data, system, prior, horizon)
+        energy = _drawable(system)
+        momenta = jax.vmap(energy.sample)(jr.split(key, data.shape[0]), data)
+        return PhaseState(data, momenta.astype(data.dtype))
+
+    def require_system(self, system: AbstractSystem) -> None:
+        if not isinstance(system, AbstractSeparableSystem):
+            _drawable(system)
+
+    def momentum_coefficients(
+        self, system: AbstractSystem, prior: Prior, horizon: float | Array, shape: tuple[int, ...] | None, dtype
+    ) -> tuple[linear.Operator, linear.Operator] | None:
+        if not isinstance(system, AbstractSeparableSystem):
+            return None
+        return IndependentCoupling().momentum_coefficients(system, prior, horizon, shape, dtype)
+
+
+@final
 class CondOTCoupling(AbstractAffineCoupling):
     """v_0 = (x_T - x_0) / horizon with x_T ~ prior, and p_0 the momentum of that velocity.
 
@@ -131,6 +168,20 @@ def _separable(system: AbstractSystem) -> AbstractSeparableSystem:
     if not isinstance(system, AbstractSeparableSystem):
         raise ValueError(
             f"this coupling draws momenta from a kinetic energy, which {type(system).__name__} does not have on its "
-            "own: use a Hamiltonian or a ForcedSystem, or write a coupling for it (subclass AbstractCoupling)"
+            "own: use a Hamiltonian or a ForcedSystem, or write a coupling for it (subclass AbstractCoupling); "
+            "GibbsCoupling() draws from exp(-H) where the energy is a hamflow.AbstractEnergy"
         )
     return system
+
+
+def _drawable(system: AbstractSystem) -> AbstractEnergy:
+    """The energy of a system that has no kinetic energy of its own."""
+    energy = system.energy_function if isinstance(system, NonSeparableHamiltonian) else None
+    if not isinstance(energy, AbstractEnergy):
+        what = type(system).__name__ if energy is None else f"{type(system).__name__} of a bare function"
+        raise ValueError(
+            f"GibbsCoupling cannot draw momenta from exp(-H) for this {what}: make its energy a "
+            "hamflow.AbstractEnergy (subclass it and write `sample`), or write a coupling for it (subclass "
+            "AbstractCoupling)"
+        )
+    return energy

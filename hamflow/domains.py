@@ -19,11 +19,13 @@ else:
 class AbstractDomain(AbstractModule):
     """A region of position space whose free motion is a straight line, folded back into the region.
 
-    To add one, write the three methods below. `flips_momentum` says whether a fold turns single momentum coordinates
-    round, which only a kinetic energy that is even in each of them survives.
+    To add one, write the three methods below. `flips_momentum` says whether a fold changes momenta at all (a wall),
+    which at least asks for a kinetic energy that is even in each coordinate. Set `rotates_momentum` too where a fold
+    mixes coordinates (a wall that is no coordinate plane): only a kinetic energy of |p| alone survives that.
     """
 
     flips_momentum: AbstractClassVar[bool]
+    rotates_momentum: ClassVar[bool] = False
 
     @abc.abstractmethod
     def fold(

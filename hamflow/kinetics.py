@@ -25,7 +25,7 @@ else:
 class AbstractKinetic(AbstractModule):
     """A kinetic energy K(p), even in p.
 
-    To add one, write the five methods below, and say in the class variable `reaches_every_velocity` whether
+    To add one, write the six methods below, and say in the class variable `reaches_every_velocity` whether
     `momentum(v)` exists for every v (the speed of light says no).
     """
 
@@ -53,6 +53,10 @@ class AbstractKinetic(AbstractModule):
 
         `shape` is the shape of one momentum where it is known; without it the answer is what the parameters suggest.
         """
+
+    @abc.abstractmethod
+    def is_isotropic(self) -> bool:
+        """Whether K is a function of |p| alone, as a wall in any direction asks."""
 
 
 @final
@@ -97,6 +101,9 @@ class GaussianKinetic(AbstractKinetic):
         if shape is not None:
             return not isinstance(linear.as_operator(self.mass, shape, float, "mass"), linear.Dense)
         return not self._looks_dense()
+
+    def is_isotropic(self) -> bool:
+        return jnp.shape(self.mass) == ()
 
     def _mass(self, like: Array) -> linear.Operator:
         mass = linear.as_operator(self.mass, like.shape, like.dtype, "mass")
@@ -180,6 +187,9 @@ class RelativisticKinetic(AbstractKinetic):
         return radius * direction / jnp.sqrt(jnp.sum(direction**2))
 
     def is_even_in_each(self, shape: tuple[int, ...] | None = None) -> bool:
+        return True
+
+    def is_isotropic(self) -> bool:
         return True
 
     def _root(self, momentum: Array) -> Array:

@@ -22,6 +22,7 @@ from ._types import Array, Float, Scalar, ScalarLike
 from .domains import AbstractDomain, Euclidean
 from .kinetics import AbstractKinetic
 from .potentials.base import AbstractForce, AbstractPotential
+from .potentials.function import as_callable
 from .propagators import AbstractPropagator, AbstractSolvable
 from .state import PhaseState
 
@@ -69,7 +70,8 @@ class Hamiltonian(AbstractSeparableSystem):
 
     Raises:
         TypeError: an argument of another kind (a bare force belongs into a `ForcedSystem`).
-        ValueError: a domain with walls and a kinetic energy that is not even in each momentum.
+        ValueError: a domain with walls and a kinetic energy that is not even in each momentum (of |p| alone, where
+            the walls are no coordinate planes).
     """
 
     potential: AbstractPotential
@@ -121,7 +123,8 @@ class ForcedSystem(AbstractSeparableSystem):
 
     Raises:
         TypeError: an argument of another kind.
-        ValueError: a domain with walls and a kinetic energy that is not even in each momentum.
+        ValueError: a domain with walls and a kinetic energy that is not even in each momentum (of |p| alone, where
+            the walls are no coordinate planes).
     """
 
     force: AbstractForce
@@ -201,7 +204,7 @@ class NonSeparableHamiltonian(AbstractSystem):
                 f"{type(domain).__name__} turns momenta round at its walls, which a non-separable energy does not "
                 "survive in general: use Euclidean or Torus, or a separable Hamiltonian"
             )
-        self.energy_function, self.domain = energy, domain
+        self.energy_function, self.domain = as_callable(energy, "energy"), domain
 
     def energy(self, t: ScalarLike, state: PhaseState) -> Scalar:
         """H(t, x, p), a scalar."""
@@ -245,4 +248,9 @@ def _require_fit(kinetic: AbstractKinetic, domain: AbstractDomain) -> None:
             f"{type(domain).__name__} turns single momenta round at its walls, which needs a kinetic energy that is "
             f"even in each of them; this {type(kinetic).__name__} mixes them (a dense mass): use a number or a "
             "diagonal mass, or Euclidean or Torus"
+        )
+    if domain.rotates_momentum and not kinetic.is_isotropic():
+        raise ValueError(
+            f"{type(domain).__name__} turns momenta at walls of any direction, which needs a kinetic energy of |p| "
+            f"alone; this {type(kinetic).__name__} is not one: use a number for a mass"
         )

@@ -7,7 +7,9 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import equinox as eqx
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 from own_systems import Driven, Gravity, InvertedOscillator, Ripple
 
@@ -52,6 +54,7 @@ class SystemEntry:
     build: Callable[[], hf.AbstractSystem]
     has_energy: bool = True
     conserves_energy: bool = True
+    shape: tuple[int, ...] = SHAPE
 
 
 def _combinations() -> dict[str, SystemEntry]:
@@ -62,6 +65,14 @@ def _combinations() -> dict[str, SystemEntry]:
     return {f"{p}, {k}, {d}": entry(p, k, d) for p, k, d in triples if (k, d) != ("dense mass", "box")}
 
 
+def _in_space(potential: Callable[[], hf.AbstractPotential], shape: tuple[int, ...] = SHAPE) -> SystemEntry:
+    return SystemEntry(lambda: hf.Hamiltonian(potential(), hf.GaussianKinetic()), shape=shape)
+
+
+def wave(position, number):
+    return jnp.sum(jnp.sin(number * position))
+
+
 class Swirl(hf.AbstractForce):
     """F = rate (-x_2, x_1), which no potential has."""
 
@@ -69,6 +80,15 @@ class Swirl(hf.AbstractForce):
 
     def force(self, t, position):
         return self.rate * jnp.stack([-position[1], position[0]])
+
+
+def _in_a_field():
+    return hf.NonSeparableHamiltonian(hf.MagneticEnergy(hf.HarmonicPotential(0.8), array(1.4)[0], 1.3))
+
+
+def _riemannian():
+    energy = hf.RiemannianEnergy(hf.HarmonicPotential(0.8), lambda x: 1.0 + 0.5 * jnp.tanh(x) ** 2)
+    return hf.NonSeparableHamiltonian(energy)
 
 
 SYSTEMS: dict[str, SystemEntry] = {
@@ -82,6 +102,33 @@ SYSTEMS: dict[str, SystemEntry] = {
     ),
     "free force": SystemEntry(
         lambda: hf.ForcedSystem(hf.ZeroPotential(), hf.GaussianKinetic(2.0), hf.Torus(-1.0, 1.5)), False, False
+    ),
+    "pendulum": _in_space(lambda: hf.PendulumPotential(1.3)),
+    "kepler": _in_space(lambda: hf.KeplerPotential(0.8)),
+    "kepler, softened": _in_space(lambda: hf.KeplerPotential(array(0.8)[0], 0.3), (3,)),
+    "henon-heiles": _in_space(lambda: hf.HenonHeilesPotential(0.7)),
+    "double well": _in_space(lambda: hf.DoubleWellPotential(array(2.0, 0.5), 0.7)),
+    "quartic": _in_space(lambda: hf.QuarticPotential(1.5), (2, 2)),
+    "fput": _in_space(lambda: hf.FPUTPotential(0.25, 0.3, 1.2), (5,)),
+    "mueller-brown": _in_space(lambda: hf.MuellerBrownPotential(0.01)),
+    "lennard-jones": _in_space(lambda: hf.LennardJonesPotential(0.7, 0.4), (4, 3)),
+    "lennard-jones, some": _in_space(lambda: hf.LennardJonesPotential(0.7, 0.4, np.arange(4) != 1), (4, 2)),
+    "network": _in_space(lambda: hf.NetworkPotential(eqx.nn.MLP(2, 1, 8, 1, jnp.tanh, key=jr.key(0)))),
+    "function": _in_space(lambda: hf.FunctionPotential(wave, number=array(1.1)[0])),
+    "sum": _in_space(lambda: hf.QuarticPotential(0.5) + 2.0 * hf.HarmonicPotential(1.3)),
+    "tempered": _in_space(lambda: hf.TemperedPotential(hf.DoubleWellPotential(), 0.6)),
+    "in time": dataclasses.replace(
+        _in_space(lambda: hf.TimeDependentPotential(hf.HarmonicPotential(1.3), jnp.cos)), conserves_energy=False
+    ),
+    "network force": SystemEntry(
+        lambda: hf.ForcedSystem(hf.NetworkForce(eqx.nn.MLP(2, 2, 8, 1, key=jr.key(0))), hf.GaussianKinetic()),
+        False,
+        False,
+    ),
+    "magnetic": SystemEntry(_in_a_field),
+    "riemannian": SystemEntry(_riemannian),
+    "sum with a swirl": SystemEntry(
+        lambda: hf.ForcedSystem(hf.QuarticPotential(0.5) - 2.0 * Swirl(0.7), hf.GaussianKinetic()), False, False
     ),
 }
 
@@ -229,6 +276,14 @@ def _named() -> dict[str, FlowEntry]:
         ),
         "integrator: ImplicitMidpoint": FlowEntry(
             lambda: _stepped("harmonic", "dense mass", hf.ImplicitMidpoint(0.02)), accuracy=5e-3
+        ),
+        "integrator: ImplicitMidpoint, magnetic": FlowEntry(
+            lambda: hf.Flow(_in_a_field(), hf.GibbsCoupling(), 0.9, hf.NormalPrior(), hf.ImplicitMidpoint(0.02)),
+            accuracy=5e-3,
+        ),
+        "integrator: ImplicitMidpoint, riemannian": FlowEntry(
+            lambda: hf.Flow(_riemannian(), hf.GibbsCoupling(), 0.9, hf.NormalPrior(), hf.ImplicitMidpoint(0.02)),
+            accuracy=5e-3,
         ),
     }
 

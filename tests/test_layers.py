@@ -26,6 +26,7 @@ ORDER = [
     "propagators",
     "potentials",
     "system",
+    "energies",
     "integrators",
     "priors",
     "couplings",

@@ -94,6 +94,7 @@ from .objectives import (
     UniformTime as UniformTime,
     velocity_matching_loss as velocity_matching_loss,
 )
+from .fitted_prior import FittedPrior as FittedPrior, fit_prior as fit_prior
 from .sampling import (
     BlackjaxTarget as BlackjaxTarget,
     generate as generate,
@@ -103,6 +104,7 @@ from .sampling import (
     rho_grid as rho_grid,
     to_blackjax as to_blackjax,
 )
+from .conformance import Finding as Finding, Report as Report, check as check
 from . import networks as networks
 from .serialization import load as load, save as save
 

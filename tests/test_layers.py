@@ -36,6 +36,10 @@ ORDER = [
     "predictors",
     "objectives",
     "sampling",
+    "distances",
+    "fitted_prior",
+    "conformance",
+    "cli",
     "plotting",
 ]
 ALLOWED = {room: set(ORDER[:i]) for i, room in enumerate(ORDER)} | {

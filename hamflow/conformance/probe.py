@@ -1,0 +1,74 @@
+"""The flow under test in double precision, and the states that its laws are measured on."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from .._types import Array, PRNGKeyArray
+from ..flow import Flow
+from ..state import PhaseState
+
+CLOSED, STEPPED = 1e-5, 2e-2  # relative errors allowed to a closed form, and to the steps of an integrator
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """A flow in double precision, and the states that its laws are measured on."""
+
+    flow: Flow
+    key: PRNGKeyArray
+    data: Array
+    first: PhaseState  # a batch
+    time: Array  # most of the way to the horizon
+    last: PhaseState  # the batch at that time
+    tolerance: float
+    draws: int
+
+    @classmethod
+    def of(cls, flow: Flow, data: np.ndarray, key: PRNGKeyArray, num_states: int, num_draws: int) -> "Probe":
+        rows = jnp.asarray(np.resize(data, (num_draws, *data.shape[1:])))
+        coupled = flow.coupling.sample(jr.fold_in(key, 1), rows, flow.system, flow.prior, flow.horizon)
+        first = jax.tree.map(lambda leaf: leaf[:num_states], coupled)
+        time = jnp.asarray(0.83 * flow.horizon, float)
+        last = eqx.filter_jit(lambda f, s, t: jax.vmap(lambda z: f.evolve(z, t))(s))(flow, first, time)
+        tolerance = CLOSED if flow.integrator is None else STEPPED
+        return cls(flow, key, rows, first, time, last, tolerance, num_draws)
+
+    @property
+    def has_energy(self) -> bool:
+        return hasattr(self.flow.system, "energy")
+
+    @property
+    def size(self) -> int:
+        return self.first.position[0].size
+
+    def is_autonomous(self) -> bool:
+        """Whether the field is the same at four times."""
+        times = jnp.asarray([0.0, 0.21, 0.58, 1.0]) * self.flow.horizon
+        fields = eqx.filter_jit(lambda s, t, z: jax.vmap(jax.vmap(s.vector_field, (None, 0)), (0, None))(t, z))(
+            self.flow.system, times, self.first
+        )
+        return all(bool(jnp.all(leaf == leaf[:1])) for leaf in jax.tree.leaves(fields))
+
+    def directions(self, number: int) -> PhaseState:
+        """Random unit directions in phase space, for the first state."""
+        shape = (number, *self.first.position.shape[1:])
+        keys = jr.split(jr.fold_in(self.key, 2))
+        return PhaseState(jr.normal(keys[0], shape), jr.normal(keys[1], shape))
+
+
+def double(tree: Any) -> Any:
+    return jax.tree.map(lambda v: jnp.asarray(v, float) if eqx.is_inexact_array(v) else v, tree)
+
+
+def relative(found: Any, expected: Any) -> Array:
+    """The largest difference of two trees, relative to the largest entry."""
+    pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))
+    size = jnp.max(jnp.array([jnp.max(jnp.abs(b)) for _, b in pairs]))
+    gap = jnp.max(jnp.array([jnp.max(jnp.abs(a - b)) for a, b in pairs]))
+    return gap / jnp.where(size > 0, size, jnp.ones_like(size))

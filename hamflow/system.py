@@ -119,7 +119,8 @@ class ForcedSystem(AbstractSeparableSystem):
         kinetic: K.
         domain: where positions live.
         friction: the rate at which momentum decays, per unit of time; a number or an array of the position's shape,
-            negative where momentum is pumped in. A kick follows force and friction together, exactly.
+            negative where momentum is pumped in. A kick follows force and friction together, exactly. None, or the
+            number 0: without.
 
     Raises:
         TypeError: an argument of another kind.
@@ -130,24 +131,26 @@ class ForcedSystem(AbstractSeparableSystem):
     force: AbstractForce
     kinetic: AbstractKinetic
     domain: AbstractDomain
-    friction: float | Float[Array, "..."]
+    friction: float | Float[Array, "..."] | None
 
     def __init__(
         self,
         force: AbstractForce,
         kinetic: AbstractKinetic,
         domain: AbstractDomain = Euclidean(),  # noqa: B008
-        friction: Any = 0.0,
+        friction: Any = None,
     ):
         _require_type(force, AbstractForce, "force")
         _require_fit(kinetic, domain)
         self.force, self.kinetic, self.domain = force, kinetic, domain
-        self.friction = as_parameter(friction, "friction")
+        # None and not 0: whether there is a closed form must survive a tree map that makes arrays of numbers.
+        value = None if friction is None else as_parameter(friction, "friction")
+        self.friction = None if isinstance(value, float) and value == 0.0 else value
 
     @property
     def is_frictionless(self) -> bool:
         """Whether there is no friction at all, whatever a gradient step may do."""
-        return isinstance(self.friction, float) and self.friction == 0.0
+        return self.friction is None
 
     def vector_field(self, t: ScalarLike, state: PhaseState, args: Any = None) -> PhaseState:
         push = self.force.force(t, state.position)
@@ -176,6 +179,7 @@ class ForcedSystem(AbstractSeparableSystem):
         return _propagator(self.force, self.kinetic, self.domain) if self.is_frictionless else None
 
     def _friction(self, like: Array) -> Any:
+        assert self.friction is not None  # asked for only where there is one
         return fit(self.friction, like.shape, like.dtype, "friction")
 
 

@@ -18,18 +18,47 @@ def projected_distance(
         The largest Wasserstein-1 distance over the first 16 coordinates and random projections, each in the standard
         deviation of the law, and its noise floor: the largest such distance among eight pairs of draws of the law.
     """
-    size = found[0].size
+    directions = _directions(key, found, num_projections)
+    draws = [np.sort(_projected(draw(jr.fold_in(key, 100 + i)), directions), axis=0) for i in range(9)]
+    scale = _scale(draws[0])
+    floor = max(_between(draws[0], other, scale) for other in draws[1:])
+    return _between(np.sort(_projected(found, directions), axis=0), draws[0], scale), floor
+
+
+def two_sample_distance(
+    key: PRNGKeyArray, found: Array, expected: Array, num_projections: int = 64, num_permutations: int = 32
+) -> tuple[float, float]:
+    """The same distance between two sets of independent draws of one size, `(n, *event)` each.
+
+    Returns:
+        The distance, in standard deviations of `expected`, and its noise floor: mean and six standard deviations of the
+        distances of random halves of all draws together, which is what two sets of one law would show.
+    """
+    directions = _directions(key, found, num_projections)
+    a, b = _projected(found, directions), _projected(expected, directions)
+    scale, both = _scale(b), np.concatenate([a, b])
+    shuffle = np.random.default_rng(np.asarray(jr.key_data(key)).ravel())
+    halves = (both[shuffle.permutation(len(both))] for _ in range(num_permutations))
+    null = [_between(np.sort(h[: len(a)], 0), np.sort(h[len(a) :], 0), scale) for h in halves]
+    floor = float(np.mean(null) + 6.0 * np.std(null))
+    return _between(np.sort(a, axis=0), np.sort(b, axis=0), scale), floor
+
+
+def _directions(key: PRNGKeyArray, examples: Array, num_projections: int) -> Array:
+    """The first 16 coordinates and random directions, as columns."""
+    size = examples[0].size
     directions = jr.normal(jr.fold_in(key, 5), (size, num_projections))
     axes = jnp.eye(size)[:, : min(size, 16)]
-    directions = jnp.concatenate([axes, directions / jnp.linalg.norm(directions, axis=0, keepdims=True)], axis=1)
+    return jnp.concatenate([axes, directions / jnp.linalg.norm(directions, axis=0, keepdims=True)], axis=1)
 
-    def projected(x: Array) -> np.ndarray:
-        return np.sort(np.asarray(x.reshape(len(x), -1) @ directions.astype(x.dtype)), axis=0)
 
-    draws = [projected(draw(jr.fold_in(key, 100 + i))) for i in range(9)]
-    scale = np.maximum(np.std(draws[0], axis=0), 1e-12)
+def _projected(x: Array, directions: Array) -> np.ndarray:
+    return np.asarray(x.reshape(len(x), -1) @ directions.astype(x.dtype))
 
-    def between(a: np.ndarray, b: np.ndarray) -> float:
-        return float(np.max(np.mean(np.abs(a - b), axis=0) / scale))
 
-    return between(projected(found), draws[0]), max(between(draws[0], other) for other in draws[1:])
+def _scale(projected: np.ndarray) -> np.ndarray:
+    return np.maximum(np.std(projected, axis=0), 1e-300)
+
+
+def _between(a: np.ndarray, b: np.ndarray, scale: np.ndarray) -> float:
+    return float(np.max(np.mean(np.abs(a - b), axis=0) / scale))

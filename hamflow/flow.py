@@ -31,7 +31,7 @@ from ._types import Array, Float, PRNGKeyArray, ScalarLike, checked
 from .couplings import AbstractAffineCoupling, AbstractCoupling
 from .domains import Euclidean
 from .integrators.base import AbstractIntegrator
-from .integrators.integrate import require_finite
+from .integrators.guards import require_finite
 from .integrators.steps import take_steps
 from .noise_scale import AbstractNoiseScale, AffineNoiseScale, RatioNoiseScale
 from .priors import Prior

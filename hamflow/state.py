@@ -3,6 +3,8 @@
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ._parameters import as_floating
@@ -10,7 +12,9 @@ from ._types import Array, Float
 
 
 def _as_array(value: Any) -> Any:
-    """Numbers and numpy's arrays become jax arrays; whatever else a tree of this shape holds (axes, specs) stays."""
+    """Numbers, lists of them and numpy's arrays become jax arrays; what else a tree holds (axes, specs) stays."""
+    if isinstance(value, list) and all(isinstance(leaf, (int, float)) for leaf in jax.tree.leaves(value)):
+        return as_floating(np.asarray(value, float).astype(jnp.zeros(()).dtype))
     return as_floating(value) if isinstance(value, (float, np.ndarray, np.floating)) else value
 
 

@@ -18,6 +18,9 @@ def build():
 
 wrong = hf.Flow(flow.system, flow.coupling, flow.horizon, hf.NormalPrior(0.0, 0.7))
 number = 3
+
+def raises():
+    raise RuntimeError("no such bottle")
 """
 
 
@@ -60,6 +63,8 @@ def test_flows_and_functions(here, capsys):
         (["my_systems:flow", "--data", "my_systems.py"], "is not a .npy or .npz that can be read without pickle"),
         (["my_systems:flow", "--data", "words.npy"], "give numbers of shape (n, *event)"),
         (["my_systems:flow", "--data", "two.npz"], "holds a, b: call the data `data`"),
+        (["my_systems:raises"], "RuntimeError: no such bottle"),
+        (["my_systems:flow", "--shape", "0"], "--shape must be positive whole numbers, got 0"),
         (["my_systems:flow", "--data-std", "-1"], "--data-std must be positive, got -1.0"),
     ],
 )

@@ -29,7 +29,9 @@ _LAWS: dict[str, Callable[[str, Probe], list[Finding]]] = {
     "phase volume": motion.volume,
     "energy drift": motion.energy_drift,
     "positions stay in the domain": motion.domain,
+    "folds": motion.folds,
     "momenta are drawn from exp(-K)": statistics.momentum_law,
+    "prior.log_prob is of its draws": statistics.prior_density,
     "Boltzmann-Gibbs stays": statistics.boltzmann,
     "law at T = prior": statistics.law_at_horizon,
 }
@@ -85,6 +87,12 @@ def _guarded(name: str, law: Callable[[], list[Finding]]) -> list[Finding]:
     try:
         return law()
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("-")]
-        reason = next((line for line in lines if not line.startswith(("Above is", "File", "~", "^"))), "")
-        return [Finding(name, "FAIL", note=f"raised {type(error).__name__}: {reason[:160]}")]
+        return [Finding(name, "FAIL", note=f"raised {type(error).__name__}: {_reason(error)}")]
+
+
+def _reason(error: Exception) -> str:
+    """What a person wrote: an error from inside `jit` has a trace of the stack about it."""
+    text = str(error)
+    _, inside, message = text.rpartition("Error: ")
+    lines = [line.strip() for line in (message if inside else text).splitlines() if line.strip()]
+    return " ".join(lines[:1])[:240]

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
@@ -116,6 +117,40 @@ def domain(name: str, probe: Probe) -> list[Finding]:
     return at_most(name, jnp.mean(1.0 - inside.astype(float)), 0.0, "share of positions outside, at nine times")
 
 
+def folds(name: str, probe: Probe) -> list[Finding]:
+    """A fold, far outside too: it lands inside, once and for all, carries momenta by its own derivative, and `extend`
+    takes them back."""
+    names = ("folds land inside", "folds carry momenta", "extend undoes a fold")
+    space = probe.flow.system.domain
+    if isinstance(space, Euclidean):
+        return [f for n in names for f in skipped(n, "all of space")]
+    states = probe.first
+    keys = jr.split(jr.fold_in(probe.key, 8), 2)
+    size = jnp.max(jnp.abs(states.position)) + jnp.max(jnp.std(states.position, axis=0))
+    reach = 8.0 * size * jr.uniform(keys[0], (states.position.shape[0], *[1] * (states.position.ndim - 1)))
+    far = states.position + reach * jr.normal(keys[1], states.position.shape)
+
+    @eqx.filter_jit
+    def measure(far: Array, momentum: Array) -> tuple[Array, Array, Array, Array]:
+        def one(x: Array, p: Array) -> tuple[Array, Array, Array, Array]:
+            folded, carried = space.fold(x, p)
+            again, _ = space.fold(folded, carried)
+            moved = jax.jvp(lambda x: space.fold(x, p)[0], (x,), (p,))[1]
+            return space.contains(folded), again - folded, carried - moved, space.extend(x, carried) - p
+
+        return jax.vmap(one)(far, momentum)
+
+    inside, twice, carried, back = measure(far, states.momentum)
+    speed = jnp.max(jnp.abs(states.momentum))
+    outside = jnp.mean(1.0 - inside.astype(float)) + jnp.max(jnp.abs(twice)) / size
+    note = "relative error, at positions up to many widths outside"
+    return [
+        *at_most(names[0], outside, 1e-8, "share outside, and what a second fold moves"),
+        *at_most(names[1], jnp.max(jnp.abs(carried)) / speed, 1e-8, note),
+        *at_most(names[2], jnp.max(jnp.abs(back)) / speed, 1e-8, note),
+    ]
+
+
 def energy_drift(name: str, probe: Probe) -> list[Finding]:
     """The energy at t against that at 0, over the spread of energies; and how it falls with half the step."""
     order = "order of the integrator"
@@ -147,6 +182,7 @@ def energy_drift(name: str, probe: Probe) -> list[Finding]:
         zero, h = jnp.zeros(()), probe.time / n
         return jax.vmap(lambda z: take_steps(system, integrator, z, zero, h, n))(states)
 
-    measured = np.log2(error / max(drift(finer(probe.first)), 1e-15))
+    halved = max(drift(finer(probe.first)), 1e-15)
+    measured = np.log2(error / halved) if np.isfinite(error) and np.isfinite(halved) else 0.0
     short = max(0.0, integrator.method_order() - measured)
     return found + at_most(order, short, 0.7, f"short of {integrator.method_order()}; measured {measured:.2f}")

@@ -28,6 +28,7 @@ class Probe:
     last: PhaseState  # the batch at that time
     tolerance: float
     draws: int
+    distinct: int  # rows of `data` before they repeat
 
     @classmethod
     def of(cls, flow: Flow, data: np.ndarray, key: PRNGKeyArray, num_states: int, num_draws: int) -> "Probe":
@@ -37,7 +38,7 @@ class Probe:
         time = jnp.asarray(0.83 * flow.horizon, float)
         last = eqx.filter_jit(lambda f, s, t: jax.vmap(lambda z: f.evolve(z, t))(s))(flow, first, time)
         tolerance = CLOSED if flow.integrator is None else STEPPED
-        return cls(flow, key, rows, first, time, last, tolerance, num_draws)
+        return cls(flow, key, rows, first, time, last, tolerance, num_draws, min(len(data), num_draws))
 
     @property
     def has_energy(self) -> bool:
@@ -56,10 +57,16 @@ class Probe:
         return all(bool(jnp.all(leaf == leaf[:1])) for leaf in jax.tree.leaves(fields))
 
     def directions(self, number: int) -> PhaseState:
-        """Random unit directions in phase space, for the first state."""
+        """Random directions in phase space, in the units of the states: a small step along one is a small change."""
         shape = (number, *self.first.position.shape[1:])
         keys = jr.split(jr.fold_in(self.key, 2))
-        return PhaseState(jr.normal(keys[0], shape), jr.normal(keys[1], shape))
+
+        def spread(leaf: Array) -> Array:
+            deviation = jnp.std(leaf)
+            return jnp.where(deviation > 0, deviation, jnp.ones_like(deviation))
+
+        units = jax.tree.map(spread, self.first)
+        return PhaseState(units.position * jr.normal(keys[0], shape), units.momentum * jr.normal(keys[1], shape))
 
 
 def double(tree: Any) -> Any:

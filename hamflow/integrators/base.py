@@ -22,6 +22,7 @@ from .._types import ScalarLike
 from ..state import PhaseState
 from ..system import AbstractSystem
 from .dense import HermiteInterpolation, step_with_derivatives
+from .guards import require_start
 from .stages import Stage, reverse
 
 
@@ -117,6 +118,7 @@ class AbstractIntegrator(AbstractModule, diffrax.AbstractSolver):
     ) -> tuple[PhaseState, None, dict[str, Any], None, diffrax.RESULTS]:
         """One step, as diffrax asks for it."""
         system, direction = _system_of(terms), _direction_of(terms)
+        y0 = require_start(system, y0)  # inside a run a fold has seen to it; the first start is the user's
         dtype = y0.position.dtype
         # diffrax integrates backward by negating time.
         sign = jnp.asarray(direction, dtype)

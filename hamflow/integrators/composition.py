@@ -199,7 +199,7 @@ class Splitting(AbstractSplitting):
         step_size: as everywhere.
 
     Raises:
-        ValueError: numbers of another count, or that do not sum to 1.
+        ValueError: numbers of another count, or that do not sum to 1; an order that is not a whole number from 1 on.
     """
 
     kicks: Shares
@@ -209,6 +209,8 @@ class Splitting(AbstractSplitting):
 
     def __init__(self, kicks: Shares, drifts: Shares, order: int, step_size: float | None = None):
         self.kicks, self.drifts = tuple(float(a) for a in kicks), tuple(float(b) for b in drifts)
+        if isinstance(order, bool) or not isinstance(order, int) or order < 1:
+            raise ValueError(f"order must be a whole number, 1 or more, got {order!r}")
         self.declared_order, self.step_size = order, step_size
         alternate(self.kicks, self.drifts)
         for name, values in (("kicks", self.kicks), ("drifts", self.drifts)):

@@ -10,11 +10,11 @@ import numpy as np
 
 from .._parameters import is_concrete
 from .._types import Array, Float, PyTree, ScalarLike, checked
-from ..domains import Euclidean
 from ..state import PhaseState
 from ..system import AbstractSystem
 from .base import AbstractIntegrator
 from .composition import Leapfrog
+from .guards import require_finite, require_start
 from .lattice import lattice_steps, require_lattice
 from .reversible import reversible_steps
 from .steps import take_steps
@@ -169,28 +169,6 @@ def _integrate(
     times = jnp.concatenate([t0[None], t0 + (firsts + save_every) * h])
     times = require_finite(PhaseState(times, times), end).position
     return Trajectory(times, *saved)
-
-
-def require_start(system: AbstractSystem, state: PhaseState) -> PhaseState:
-    """`state`, or a `RuntimeError` if it is outside the domain."""
-    if isinstance(system.domain, Euclidean):
-        return state
-    inside = system.domain.contains(state.position)
-    name = type(system.domain).__name__
-    message = f"the start is outside the {name} of this system (or not a number): move it inside, or widen the bounds"
-    return eqx.tree_at(lambda s: s.position, state, eqx.error_if(state.position, ~inside, message))
-
-
-def require_finite(value: PhaseState, state: PhaseState | None = None) -> PhaseState:
-    """`value`, or a `RuntimeError` if `state` (or the value) is not finite."""
-    state = value if state is None else state
-    bad = ~jnp.all(jnp.isfinite(state.position) & jnp.isfinite(state.momentum))
-    return eqx.error_if(
-        value,
-        bad,
-        "the state became non-finite on the way (or was so at the start): take smaller steps, or look whether the "
-        "force is finite along the path",
-    )
 
 
 def _check_static(

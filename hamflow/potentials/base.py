@@ -48,6 +48,10 @@ class AbstractForce(AbstractModule):
 
         return add(self, other) if isinstance(other, AbstractForce) else NotImplemented
 
+    def __radd__(self, other: Any) -> "AbstractForce":
+        """Itself for 0, where the builtin `sum` starts."""
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
     @overload
     def __sub__(self: "AbstractPotential", other: "AbstractPotential") -> "SumPotential": ...
     @overload

@@ -23,7 +23,7 @@ import numpy as np
 from .._parameters import as_parameter, cast, fit, is_concrete, require
 from .._types import Array, PRNGKeyArray, ScalarLike, checked
 from ..domains import Euclidean
-from ..integrators.integrate import require_finite
+from ..integrators.guards import require_finite
 from ..kinetics import GaussianKinetic
 from ..potentials.base import AbstractForce
 from ..state import PhaseState

@@ -78,6 +78,12 @@ def test_an_event_ends_the_motion_where_it_happens(x64):
     assert float(solution.ys.momentum[-1, 0]) == pytest.approx(-math.sqrt(2.0), abs=1e-8)
 
 
+def test_a_start_outside_the_walls_is_refused():
+    system = unit(Pendulum(), hf.Box(-0.8, 0.9))
+    with pytest.raises(eqx.EquinoxRuntimeError, match="the start is outside the Box"):
+        diffrax.diffeqsolve(diffrax.ODETerm(system.vector_field), hf.Leapfrog(), 0.0, 1.0, 0.1, start([3.0], [0.0]))
+
+
 def test_single_precision_stays_single():
     solution = solve(unit(Pendulum()), hf.Suzuki4(), start([1.0], [0.0]), 0.0, 1.0, 0.1)
     assert solution.ys.position.dtype == jnp.float32

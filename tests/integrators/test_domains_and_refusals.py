@@ -66,6 +66,13 @@ def test_walls_and_seams_keep_energy_and_the_way_back(name, domain, x64):
     np.testing.assert_allclose(ends - (np.round(ends) if domain == "torus" else 0.0), 0.0, atol=1e-10)
 
 
+def test_a_start_of_plain_numbers():
+    z = hf.integrate(unit(Pendulum()), hf.PhaseState([1.0, 2], [0.0, 0.5]), 0.0, 1.0, 10)
+    np.testing.assert_array_equal(
+        z.position, hf.integrate(unit(Pendulum()), start([1, 2], [0, 0.5]), 0, 1.0, 10).position
+    )
+
+
 def test_saved_runs():
     system, state = unit(HenonHeiles()), start([0.1, 0.25], [0.3, -0.2])
     run = hf.integrate(
@@ -94,6 +101,42 @@ def test_a_step_size_must_be_positive(method, step_size):
 def test_a_step_size_must_be_a_number(step_size):
     with pytest.raises(TypeError, match="step_size must be"):
         hf.Leapfrog(step_size)
+
+
+_P = 1.0 / (4.0 - 4.0 ** (1.0 / 3.0))
+LONG = {  # more stages than are unrolled, that do not alternate from kick to drift and back
+    "Suzuki's, positions first": (
+        (0.0, _P, _P, 1.0 - 4.0 * _P, _P, _P, 0.0),
+        (_P / 2, _P, (1.0 - 3.0 * _P) / 2, (1.0 - 3.0 * _P) / 2, _P, _P / 2),
+        4,
+    ),
+    "a hole": ((0.1, 0.1, 0.0, 0.3, 0.3, 0.1, 0.1), (0.1, 0.2, 0.2, 0.2, 0.2, 0.1), 1),
+}
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", "reversible"])
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_splitting_that_leaves_kicks_out(name, adjoint, x64):
+    """Its order by halving the step, and its gradient by finite differences."""
+    kicks, drifts, order = LONG[name]
+    method, system, z = hf.Splitting(kicks, drifts, order), unit(Pendulum()), start([1.1], [0.3])
+    exact = hf.integrate(system, z, 0.0, 1.0, 64, hf.Yoshida8()).position[0]
+
+    def end(q, num_steps):
+        state = hf.PhaseState(q[None], z.momentum)
+        return hf.integrate(system, state, 0.0, 1.0, num_steps, method, adjoint).position[0]
+
+    coarse, fine = (abs(float(end(z.position[0], n) - exact)) for n in (10, 20))
+    assert np.log2(coarse / fine) == pytest.approx(order, abs=0.2)
+    q, h = z.position[0], 1e-5
+    finite = (end(q + h, 10) - end(q - h, 10)) / (2 * h)
+    assert jax.grad(end)(q, 10) == pytest.approx(float(finite), rel=1e-8)
+
+
+@pytest.mark.parametrize("order", [0, -2, 2.5, True, "two"])
+def test_an_order_is_a_whole_number(order):
+    with pytest.raises((ValueError, TypeError), match="order"):
+        hf.Splitting((0.5, 0.5), (1.0,), order)
 
 
 def test_a_splitting_of_ones_own():

@@ -139,6 +139,13 @@ def test_saved_and_loaded(name, tmp_path):
     np.testing.assert_array_equal(back.force(0.5, x), combined.force(0.5, x))
 
 
+def test_the_builtin_sum():
+    parts = [hf.QuarticPotential(0.5), hf.HarmonicPotential(1.3), hf.PendulumPotential()]
+    total = sum(parts[1:], start=parts[0])
+    assert isinstance(sum(parts), hf.SumPotential)
+    assert eqx.tree_equal(sum(parts), total)
+
+
 def test_sums_of_sums_are_one_sum():
     assert len((well() + quartic() + well()).parts) == 3
     assert len((swirl() + (well() + quartic())).parts) == 3

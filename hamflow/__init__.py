@@ -87,11 +87,23 @@ from .recipes import (
     whitened_oscillation as whitened_oscillation,
 )
 from .predictors import MixtureVelocity as MixtureVelocity, Preconditioned as Preconditioned
+from .conversions import Converted as Converted, convert as convert
 from .objectives import (
     AbstractTimeLaw as AbstractTimeLaw,
+    Discrepancy as Discrepancy,
+    GapVelocity as GapVelocity,
+    LinearFeatures as LinearFeatures,
     LogitNormalTime as LogitNormalTime,
     LogNormalNoise as LogNormalNoise,
+    ShortTimeVelocity as ShortTimeVelocity,
     UniformTime as UniformTime,
+    WaveFeatures as WaveFeatures,
+    denoising_score_matching_loss as denoising_score_matching_loss,
+    explicit_score_matching_loss as explicit_score_matching_loss,
+    hamiltonian_score_discrepancy as hamiltonian_score_discrepancy,
+    hamiltonian_score_matching_loss as hamiltonian_score_matching_loss,
+    implicit_score_matching_loss as implicit_score_matching_loss,
+    sliced_score_matching_loss as sliced_score_matching_loss,
     velocity_matching_loss as velocity_matching_loss,
 )
 from .fitted_prior import FittedPrior as FittedPrior, fit_prior as fit_prior

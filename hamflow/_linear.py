@@ -129,7 +129,7 @@ def add(left: Operator, right: Operator) -> Operator:
             dense = left if isinstance(left, Dense) else right
             assert isinstance(dense, Dense)
             shape, dtype = dense.shape, dense.matrix.dtype
-            return Dense(_matrix(left, shape, dtype) + _matrix(right, shape, dtype), shape)
+            return Dense(matrix_of(left, shape, dtype) + matrix_of(right, shape, dtype), shape)
         case _:
             return Diagonal(left.value + right.value)
 
@@ -201,7 +201,8 @@ def square_root(operator: Operator) -> Operator:
     return Dense((vectors * jnp.sqrt(jnp.maximum(values, 0.0))[None, :]) @ vectors.T, operator.shape)
 
 
-def _matrix(operator: Operator, shape: Shape, dtype) -> Array:
+def matrix_of(operator: Operator, shape: Shape, dtype) -> Array:
+    """The operator as a `size x size` matrix."""
     match operator:
         case Scaling(value=value):
             return jnp.eye(math.prod(shape), dtype=dtype) * value

@@ -34,6 +34,7 @@ ORDER = [
     "flow",
     "recipes",
     "predictors",
+    "conversions",
     "objectives",
     "sampling",
     "distances",

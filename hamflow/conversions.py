@@ -1,0 +1,138 @@
+"""Velocity, denoiser, score and noise: four ways to say what a network has learned, each turned into each.
+
+In a linear flow x_t = a x_0 + b e and v_t = a' x_0 + b' e with e white, so of
+
+- the velocity V = E[v_t | x_t],
+- the denoiser D = E[x_0 | x_t],
+- the noise N = E[e | x_t],
+- the score S = grad log q_t = -N / b
+
+one gives all others: x = a D + b N and V = a' D + b' N. With W = a b' - a' b, D = (b' x - b V) / W and
+N = (a V - a' x) / W, which nothing at either end makes singular; a score is so at t = 0 (b = 0), and a network that
+predicts the noise says nothing about the data where a = 0.
+
+Where nothing pushes and momenta are independent and normal (diffusion, a reflection in a box, a torus), q_t solves the
+heat equation, so V = -t M^-1 S with walls too. Both are derived here, and not in the paper.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, final
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from . import _linear as linear
+from ._types import Array, Float, ScalarLike, checked
+from .couplings import GibbsCoupling, IndependentCoupling
+from .flow import Flow
+from .kinetics import GaussianKinetic
+from .propagators import FreeMotion, LinearFreeMotion
+from .system import AbstractSeparableSystem
+
+Quantity = Literal["velocity", "denoiser", "score", "noise"]
+
+
+@final
+class Converted(eqx.Module):
+    """A predictor of one quantity made of a predictor of another: `predictor(t, x, condition=None, key=None)`.
+
+    `convert` makes it.
+    """
+
+    predictor: Callable[..., Any]
+    flow: Flow
+    given: Quantity = eqx.field(static=True)
+    wanted: Quantity = eqx.field(static=True)
+
+    def __call__(self, t: ScalarLike, x: Float[Array, "*event"], condition: Any = None, key: Any = None) -> Array:
+        """The wanted quantity at time `t` and position `x` of one example, of x's shape and dtype."""
+        value = self.predictor(t, x, condition, key)
+        if self.given == self.wanted:
+            return value
+        t = jnp.asarray(t, x.dtype)
+        if not self.flow.is_linear:
+            return _by_heat(self.flow, t, value, self.given == "velocity")
+        a, b, a_dot, b_dot = self.flow.coefficient_operators(t, x.shape)
+        denoised, noise = _parts(self.given, a, b, a_dot, b_dot, x, value)
+        match self.wanted:
+            case "denoiser":
+                return denoised
+            case "noise":
+                return noise
+            case "score":
+                return -linear.apply(linear.inverse(linear.transpose(b)), noise)
+            case _:
+                return linear.apply(a_dot, denoised) + linear.apply(b_dot, noise)
+
+
+@checked
+def convert(predictor: Callable[..., Any], flow: Flow, given: Quantity, wanted: Quantity) -> Converted:
+    """A predictor of `wanted` from one of `given`, at every time of a flow.
+
+    Args:
+        predictor: `predictor(t, x, condition, key)` on one example, returning the given quantity.
+        flow: linear, for every pair of quantities; or free normal motion in a domain, for velocity and score.
+        given: what the predictor predicts: "velocity", "denoiser", "score" or "noise".
+        wanted: what it shall predict.
+
+    Returns:
+        A predictor. Not finite where the quantities do not tell each other: a score at t = 0, and at t = 0 a velocity
+        from a denoiser or a score; where a = 0 (the end of an oscillation) anything from a noise or a score.
+
+    Raises:
+        ValueError: a flow in which one quantity does not give the other.
+
+    Example:
+        ```python
+        score = hf.convert(model, flow, "velocity", "score")
+        jax.vmap(score)(t, x)
+        ```
+    """
+    heat = {given, wanted} == {"velocity", "score"} and _heat_kinetic(flow) is not None
+    if given != wanted and not flow.is_linear and not heat:
+        raise ValueError(
+            f"in this flow the {given} does not give the {wanted}: that takes a linear flow, or, for velocity and "
+            "score, free motion with normal momenta that are independent of the data"
+        )
+    return Converted(predictor, flow, given, wanted)
+
+
+def _parts(
+    given: str,
+    a: linear.Operator,
+    b: linear.Operator,
+    a_dot: linear.Operator,
+    b_dot: linear.Operator,
+    x: Array,
+    value: Array,
+) -> tuple[Array, Array]:
+    """(denoiser, noise) from one quantity."""
+    if given == "denoiser":
+        return value, linear.apply(linear.inverse(b), x - linear.apply(a, value))
+    if given in ("noise", "score"):
+        noise = value if given == "noise" else -linear.apply(linear.transpose(b), value)
+        return linear.apply(linear.inverse(a), x - linear.apply(b, noise)), noise
+    if any(isinstance(o, linear.Dense) for o in (a, b, a_dot, b_dot)):  # matrices need not commute
+        rows = [[linear.matrix_of(o, x.shape, x.dtype) for o in row] for row in ((a, b), (a_dot, b_dot))]
+        both = linear.in_single(jnp.linalg.inv, jnp.block(rows)) @ jnp.concatenate([x.ravel(), value.ravel()])
+        return both[: x.size].reshape(x.shape), both[x.size :].reshape(x.shape)
+    a, b, a_dot, b_dot = (o.value for o in (a, b, a_dot, b_dot))
+    w = a * b_dot - a_dot * b
+    return (b_dot * x - b * value) / w, (a * value - a_dot * x) / w
+
+
+def _heat_kinetic(flow: Flow) -> GaussianKinetic | None:
+    """The kinetic energy of a flow that diffuses as heat does, or None."""
+    system = flow.system
+    free = isinstance(system.propagator(), (FreeMotion, LinearFreeMotion)) and flow.integrator is None
+    independent = isinstance(flow.coupling, (IndependentCoupling, GibbsCoupling))
+    if not (free and independent and isinstance(system, AbstractSeparableSystem)):
+        return None
+    return system.kinetic if isinstance(system.kinetic, GaussianKinetic) else None
+
+
+def _by_heat(flow: Flow, t: Array, value: Array, to_score: bool) -> Array:
+    """V = -t Var(v) S, Var(v) = M^-1."""
+    kinetic = _heat_kinetic(flow)
+    assert kinetic is not None  # refused when it was built
+    return -kinetic.momentum(value) / t if to_score else -t * kinetic.velocity(value)

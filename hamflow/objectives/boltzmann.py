@@ -1,0 +1,143 @@
+"""Boltzmann-Gibbs starts followed for a short time: what every Hamiltonian score objective looks at.
+
+A datum x starts with momenta p and -p, p ~ exp(-K), and follows a force for a time t. If the force is the score of the
+data, the law of data and momenta stays, and the velocity given the position stays zero on average (Holderrieth, Xu,
+Jaakkola 2024, theorem 1). The pair is ours: what is odd in p cancels in its mean, and that is all that grows as 1/t.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._parameters import require
+from .._types import Array, Float, PRNGKeyArray, ScalarLike
+from ..domains import AbstractDomain
+from ..integrators.base import AbstractIntegrator
+from ..integrators.guards import require_finite
+from ..integrators.steps import take_steps
+from ..kinetics import AbstractKinetic
+from ..potentials.base import AbstractForce
+from ..potentials.learned import NetworkForce
+from ..state import PhaseState
+from ..system import AbstractSeparableSystem, ForcedSystem
+
+Score = AbstractForce | Callable[..., Any]
+
+
+class ShortTime(eqx.Module):
+    """How long and how the data follow a force: what all Hamiltonian score objectives are told.
+
+    Args:
+        times: one short time or several, positive, in the system's unit of time. A time must stay below a quarter of
+            the fastest swing, pi / 2 over the square root of the largest curvature of the energy over the mass: there
+            the discrepancy vanishes for wrong forces too.
+        kinetic: K, the law of the momenta and what they mean for the velocity.
+        domain: where the data live.
+        integrator: of the short motion, without a step size.
+        num_steps: of the integrator, for every time.
+
+    Raises:
+        ValueError: no time, a time that is not positive, fewer than one step, an integrator with a step size.
+    """
+
+    times: tuple[float, ...] = eqx.field(static=True)
+    kinetic: AbstractKinetic
+    domain: AbstractDomain
+    integrator: AbstractIntegrator
+    num_steps: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        times: ScalarLike | Sequence[float],
+        kinetic: AbstractKinetic,
+        domain: AbstractDomain,
+        integrator: AbstractIntegrator,
+        num_steps: int,
+    ):
+        try:
+            self.times = tuple(float(t) for t in np.atleast_1d(np.asarray(times, float)))
+        except (TypeError, ValueError):
+            raise TypeError(f"times must be known numbers, one or several, got {times!r}") from None
+        if not self.times:
+            raise ValueError("times is empty: give one short time or several")
+        for t in self.times:
+            if not (t > 0.0 and np.isfinite(t)):
+                raise ValueError(f"times must be positive and finite, got {t}: at t = 0 every force looks right")
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+        if integrator.step_size is not None:
+            name = type(integrator).__name__
+            raise ValueError(f"{name}(step_size=...) is for a Flow; here num_steps counts its steps: use {name}()")
+        self.kinetic, self.domain, self.integrator, self.num_steps = kinetic, domain, integrator, num_steps
+
+    def system(self, force: AbstractForce) -> AbstractSeparableSystem:
+        """The system that the data follow."""
+        system = ForcedSystem(force, self.kinetic, self.domain)
+        self.integrator.require_system(system)
+        return system
+
+    def pick(self, number: int, dtype: Any) -> Float[Array, "number"]:
+        """A time for each of `number` examples, all used equally often."""
+        return jnp.asarray(np.resize(np.asarray(self.times), number), dtype)
+
+    def pair(self, force: AbstractForce, x: Float[Array, "*event"], key: PRNGKeyArray, t: Array) -> PhaseState:
+        """Positions and *velocities* at `t` of the pair that starts at one datum, with a leading axis of 2."""
+        system = self.system(force)
+        momentum = self.kinetic.sample(key, x.shape).astype(x.dtype)
+        h = t / self.num_steps
+
+        # The datum has no axis of signs, so its first force is computed once for both.
+        def follow(sign: Array) -> PhaseState:
+            start = PhaseState(x, sign * momentum)
+            end = take_steps(system, self.integrator, start, jnp.zeros_like(h), h, self.num_steps)
+            return PhaseState(end.position, system.velocity(t, end))
+
+        return jax.vmap(follow)(jnp.asarray([1.0, -1.0], x.dtype))
+
+
+def as_force(score: Score) -> AbstractForce:
+    """A score as a force: a force or a potential as it is, any other callable x -> array as one."""
+    return score if isinstance(score, AbstractForce) else NetworkForce(score)
+
+
+def require_data(data: Any, least: int = 1) -> Array:
+    """`data` as an array, or an error that says what is wrong with it."""
+    data = jnp.asarray(data)
+    if data.shape[0] < least:
+        raise ValueError(f"data must hold at least {least} example{'s' * (least > 1)}, got {data.shape[0]}")
+    require(data, jnp.isfinite, "data must be finite: look for NaN or infinity in them")
+    return data
+
+
+def dot(a: Array, b: Array) -> Array:
+    """The inner product of single examples under two leading axes."""
+    return jnp.sum((a * b).reshape(*a.shape[:2], -1), axis=-1)
+
+
+def gain(velocity: Array, pairs: PhaseState) -> Array:
+    """2 V . v - |V|^2 for predicted velocities V at the pairs of a batch: of shape `(batch, 2)`."""
+    return 2.0 * dot(velocity, pairs.momentum) - dot(velocity, velocity)
+
+
+def require_motion(pairs: PhaseState) -> PhaseState:
+    """The pairs, or a `RuntimeError` where the motion left the finite numbers."""
+    return require_finite(pairs)
+
+
+@final
+class FrozenForce(AbstractForce):
+    """A force through whose parameters no gradient goes."""
+
+    force_: AbstractForce
+
+    def force(self, t: ScalarLike, position: Float[Array, "*event"]) -> Float[Array, "*event"]:
+        return freeze(self.force_).force(t, position)
+
+
+def freeze(tree: Any) -> Any:
+    """Without gradients in its arrays."""
+    return jax.tree.map(lambda leaf: jax.lax.stop_gradient(leaf) if eqx.is_inexact_array(leaf) else leaf, tree)

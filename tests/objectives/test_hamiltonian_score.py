@@ -1,0 +1,290 @@
+"""Hamiltonian score matching: the gradients of both players, where it rests, and that it learns scores."""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+
+import hamflow as hf
+
+S, N = 0.5, 400_000
+
+
+class Pull(hf.AbstractForce):
+    """F = -a x."""
+
+    a: jax.Array
+
+    def force(self, t, position):
+        return -self.a.astype(position.dtype) * position
+
+
+class Slope(eqx.Module):
+    """V = k x."""
+
+    k: jax.Array
+
+    def __call__(self, t, x, condition=None, key=None):
+        return self.k * x
+
+
+def moments(a, t):
+    """E[x_t v_t] and E[x_t^2] for N(0, S^2) and F = -a x (THEORY 3)."""
+    w = math.sqrt(a)
+    cross = math.sin(w * t) * math.cos(w * t) * (1 / w - w * S**2)
+    return cross, S**2 * math.cos(w * t) ** 2 + math.sin(w * t) ** 2 / a
+
+
+@pytest.fixture(scope="module")
+def played():
+    """Value and both gradients at a = 1, t = .5, V at its maximum, from forty parts of the data."""
+    a, t = 1.0, 0.5
+    cross, var = moments(a, t)
+    players = (Pull(jnp.array(a)), Slope(jnp.array(cross / var)))
+
+    def loss(players, data, key):
+        return hf.hamiltonian_score_matching_loss(
+            players[0], data, key, times=t, inner="network", predictor=players[1], integrator=hf.Suzuki4(), num_steps=2
+        )
+
+    data, keys = S * jr.normal(jr.key(0), (40, N // 40, 1)), jr.split(jr.key(1), 40)
+    step = jax.jit(lambda g: eqx.filter_value_and_grad(loss)(players, *g))
+    values, gradients = jax.lax.map(step, (data, keys))
+    return tuple(np.asarray(v, float) for v in (values, gradients[0].a, gradients[1].k))
+
+
+def within(parts, expected):
+    """Four standard errors (alarm 6e-5)."""
+    return abs(parts.mean() - expected) < 4 * parts.std(ddof=1) / len(parts) ** 0.5
+
+
+def test_the_value_is_the_discrepancy(played):
+    assert within(played[0], 0.235739 / 0.25)
+
+
+def test_the_gradient_in_the_force_is_the_envelope_gradient(played):
+    """-.201307 / t^2, by differences of the closed form too; |V|^2 alone would give -.040225 / t^2."""
+
+    def closed(a):
+        cross, var = moments(a, 0.5)
+        return cross**2 / var
+
+    assert (closed(1 + 1e-5) - closed(1 - 1e-5)) / 2e-5 == pytest.approx(-0.201307, abs=1e-6)
+    assert within(played[1], -0.201307 / 0.25)
+    assert not within(played[1], -0.040225 / 0.25)
+
+
+def test_the_gradient_in_the_predictor_vanishes_at_the_maximum(played):
+    assert within(played[2], 0.0)
+
+
+def test_the_predictor_climbs_while_the_force_descends():
+    """d/dk of -(2 k E[x v] - k^2 E[x^2]) / t^2, and no part of the force's gradient in it."""
+    a, t, k = 1.0, 0.5, 0.9
+    cross, var = moments(a, t)
+    parts, keys = S * jr.normal(jr.key(0), (40, N // 40, 1)), jr.split(jr.key(1), 40)
+
+    def loss(predictor, data, key):
+        return hf.hamiltonian_score_matching_loss(
+            Pull(jnp.array(a)), data, key, times=t, inner="network", predictor=predictor, integrator=hf.Suzuki4()
+        )
+
+    step = jax.jit(lambda g: eqx.filter_value_and_grad(loss)(Slope(jnp.array(k)), *g))
+    values, gradients = jax.lax.map(step, (parts, keys))
+    assert within(np.asarray(gradients.k, float), -(2 * cross - 2 * k * var) / t**2)
+    assert within(np.asarray(values, float), (2 * k * cross - k**2 * var) / t**2)
+
+
+@pytest.mark.parametrize(("method", "rest"), [(hf.Leapfrog(), 4.0408), (hf.Suzuki4(), 4.0), (hf.Yoshida4(), 3.9995)])
+def test_where_it_rests(method, rest, x64):
+    """The tied gradient, E[2 dF/da . v_t] / t, is zero at the fixed point of the steps: a (1 - a h^2/4) = 1/s^2 for
+    leapfrog (THEORY 3: +.0102 at h = .1, Yoshida-4 -1.25e-4, Suzuki-4 -1.15e-5)."""
+    data = S * np.random.default_rng(0).choice([-1.0, 1.0], (4, 1))  # the second moment of N(0, s^2) exactly
+    data = jnp.asarray(data)
+
+    def gradient(a):
+        force = Pull(jnp.array(a))
+        # Two momenta, +-1, have the moments of the normal law too, which is all that a linear force sees.
+        total = eqx.filter_grad(
+            lambda f: hf.hamiltonian_score_matching_loss(
+                f, data, jr.key(0), times=0.1, inner="tied", kinetic=Signs(), integrator=method
+            )
+        )(force)
+        return float(total.a)
+
+    low, high = 3.9, 4.2
+    assert gradient(low) < 0 < gradient(high)  # descent leads to the rest from both sides
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if gradient(middle) < 0 else (low, middle)
+    assert low == pytest.approx(rest, abs=6e-5)
+
+
+class Signs(hf.AbstractKinetic):
+    """K = |p|^2 / 2 with momenta of +-1, whose variance is that of the normal law without noise."""
+
+    reaches_every_velocity = True
+
+    def energy(self, momentum):
+        return 0.5 * jnp.sum(momentum**2)
+
+    def velocity(self, momentum):
+        return momentum
+
+    def momentum(self, velocity):
+        return velocity
+
+    def sample(self, key, shape):
+        return jr.rademacher(key, shape).astype(float)
+
+    def is_even_in_each(self, shape=None):
+        return True
+
+    def is_isotropic(self):
+        return False
+
+
+COVARIANCE = np.array([[1.0, 0.5], [0.5, 0.6]])
+
+
+def trained(loss, start, steps=400, lr=5e-2):
+    root = jnp.asarray(np.linalg.cholesky(COVARIANCE), jnp.float32)
+    optimizer = optax.adam(optax.cosine_decay_schedule(lr, steps))
+    parameters, rest = eqx.partition(start, eqx.is_inexact_array)
+
+    def step(carry, key):
+        parameters, state = carry
+        keys = jr.split(key)
+        data = jr.normal(keys[0], (512, 2)) @ root.T
+        gradient = jax.grad(lambda p: loss(eqx.combine(p, rest), data, keys[1]))(parameters)
+        updates, state = optimizer.update(gradient, state)
+        return (optax.apply_updates(parameters, updates), state), None
+
+    carry = (parameters, optimizer.init(parameters))
+    with jax.numpy_dtype_promotion("standard"):  # optax counts in whole numbers
+        carry, _ = jax.jit(lambda c: jax.lax.scan(step, c, jr.split(jr.key(2), steps)))(carry)
+    return eqx.combine(carry[0], rest)
+
+
+def linear(key):
+    return eqx.nn.Linear(2, 2, use_bias=False, key=jr.key(key))
+
+
+class Bowl(hf.AbstractPotential):
+    """U = x^T A x / 2: a conservative score."""
+
+    matrix: jax.Array
+
+    def energy(self, t, position):
+        return 0.5 * position @ (self.matrix @ position)
+
+
+WAYS = {
+    "tied": (lambda f, x, k: hf.hamiltonian_score_matching_loss(f, x, k, times=(0.05, 0.1)), lambda: linear(0)),
+    "tied, an energy": (
+        lambda f, x, k: hf.hamiltonian_score_matching_loss(f, x, k, times=0.1),
+        lambda: Bowl(jnp.eye(2)),
+    ),
+    "network": (
+        lambda m, x, k: hf.hamiltonian_score_matching_loss(
+            m[0], x, k, times=0.1, inner="network", predictor=hf.ShortTimeVelocity(m[1])
+        ),
+        lambda: (linear(0), linear(1)),
+    ),
+    "gap": (
+        lambda m, x, k: hf.hamiltonian_score_matching_loss(
+            m[0], x, k, times=0.1, inner="network", predictor=hf.GapVelocity(m[0], m[1])
+        ),
+        lambda: (linear(0), linear(1)),
+    ),
+    "ridge": (
+        lambda f, x, k: hf.hamiltonian_score_matching_loss(
+            f, x, k, times=0.1, inner="ridge", features=hf.LinearFeatures()
+        ),
+        lambda: linear(0),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_learns_the_score_of_a_normal_law(way):
+    """F = -C^-1 x, whatever way the maximum is found; leapfrog's own error is below one percent here."""
+    loss, start = WAYS[way]
+    model = trained(loss, start(), 2000 if way == "network" else 400)  # a game takes longer than a descent
+    model = model[0] if isinstance(model, tuple) else model
+    force = model.force if isinstance(model, hf.AbstractForce) else lambda t, x: model(x)
+    found = jax.jacfwd(lambda x: force(0.0, x))(jnp.zeros(2))
+    precision = np.linalg.inv(COVARIANCE)
+    np.testing.assert_allclose(found, -precision, atol=0.08 * np.abs(precision).max())
+
+
+def test_values_are_readable():
+    """Tied: near E|F - score|^2 - E|score|^2; ridge: near E|F - score|^2."""
+    data = S * jr.normal(jr.key(0), (100_000, 1))
+    force = Pull(jnp.array(1.0))
+    tied = hf.hamiltonian_score_matching_loss(force, data, jr.key(1), times=0.02)
+    assert tied == pytest.approx(2.25 - 4.0, rel=0.03)
+    ridge = hf.hamiltonian_score_matching_loss(
+        force, data, jr.key(1), times=0.02, inner="ridge", features=hf.LinearFeatures()
+    )
+    assert ridge == pytest.approx(2.25, rel=0.03)
+
+
+def test_pairs_take_the_noise_out():
+    """The gain of a pair has the deviation |d| sqrt(8 + 2 (a s^2 + 1)^2), of a single momentum about 2 |d| s / t: for
+    s = 1, a = 0, t = .01, 3.16 against 200 (THEORY 3). V = (F - score) t = t x is at its maximum."""
+    data, t = jr.normal(jr.key(0), (20_000, 1)), 0.01
+
+    def gain(x, key):
+        return hf.hamiltonian_score_matching_loss(
+            hf.ZeroPotential(), x[None], key, times=t, inner="network", predictor=hf.ShortTimeVelocity(lambda x: x)
+        )
+
+    gains = np.asarray(jax.jit(jax.vmap(gain))(data, jr.split(jr.key(1), len(data))))
+    assert gains.std() == pytest.approx(math.sqrt(10.0), rel=0.1)
+    assert gains.mean() == pytest.approx(1.0, abs=4 * float(gains.std()) / len(data) ** 0.5)
+
+
+def test_pictures_in_any_precision(x64):
+    for dtype in (jnp.float32, jnp.float64):
+        data = jr.normal(jr.key(0), (6, 1, 2, 2), dtype)
+        for options in (
+            {},
+            {"inner": "ridge", "features": hf.LinearFeatures()},
+            {"inner": "network", "predictor": hf.ShortTimeVelocity(jnp.tanh)},
+        ):
+            loss = hf.hamiltonian_score_matching_loss(hf.HarmonicPotential(1.2), data, jr.key(1), times=0.1, **options)
+            assert loss.dtype == dtype
+            assert jnp.isfinite(loss)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": jnp.zeros((0, 2))}, "data must hold at least 1 example, got 0"),
+        ({"data": jnp.full((4, 2), jnp.inf)}, "data must be finite"),
+        ({"times": 0.0}, "at t = 0 every force looks right"),
+        ({"inner": "network"}, 'inner="network" needs predictor='),
+        ({"inner": "ridge"}, 'inner="ridge" needs features='),
+        ({"predictor": lambda t, x, c, k: x}, 'inner="tied" uses no predictor'),
+        ({"inner": "network", "predictor": lambda t, x, c, k: x[:1]}, "must return one velocity"),
+        ({"force": lambda x: x[:1]}, "a force has the position's shape"),
+    ],
+)
+def test_bad_input(options, message):
+    arguments = {"force": hf.HarmonicPotential(1.0), "data": jnp.ones((4, 2)), "times": 0.1, **options}
+    force, data = arguments.pop("force"), arguments.pop("data")
+    with pytest.raises(ValueError, match=message):
+        hf.hamiltonian_score_matching_loss(force, data, jr.key(0), **arguments)
+
+
+def test_a_time_beyond_the_stability_of_the_step_is_reported():
+    with pytest.raises(eqx.EquinoxRuntimeError, match="the state became non-finite on the way"):
+        hf.hamiltonian_score_matching_loss(
+            hf.QuarticPotential(1e6), jnp.full((4, 2), 3.0), jr.key(0), times=5.0, num_steps=20
+        )

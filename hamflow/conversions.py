@@ -116,9 +116,12 @@ def _parts(
         rows = [[linear.matrix_of(o, x.shape, x.dtype) for o in row] for row in ((a, b), (a_dot, b_dot))]
         both = linear.in_single(jnp.linalg.inv, jnp.block(rows)) @ jnp.concatenate([x.ravel(), value.ravel()])
         return both[: x.size].reshape(x.shape), both[x.size :].reshape(x.shape)
-    a, b, a_dot, b_dot = (o.value for o in (a, b, a_dot, b_dot))
-    w = a * b_dot - a_dot * b
-    return (b_dot * x - b * value) / w, (a * value - a_dot * x) / w
+    w = linear.add(linear.compose(a, b_dot), linear.compose(linear.Scaling(-1.0), linear.compose(a_dot, b)))
+    unscaled = (
+        linear.apply(b_dot, x) - linear.apply(b, value),
+        linear.apply(a, value) - linear.apply(a_dot, x),
+    )
+    return linear.apply(linear.inverse(w), unscaled[0]), linear.apply(linear.inverse(w), unscaled[1])
 
 
 def _heat_kinetic(flow: Flow) -> GaussianKinetic | None:

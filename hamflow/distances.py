@@ -31,7 +31,7 @@ def two_sample_distance(
     """The same distance between two sets of independent draws of one size, `(n, *event)` each.
 
     Returns:
-        The distance, in standard deviations of `expected`, and its noise floor: mean and six standard deviations of the
+        The distance, in standard deviations of `expected`, and its noise floor: mean and five standard deviations of the
         distances of random halves of all draws together, which is what two sets of one law would show.
     """
     directions = _directions(key, found, num_projections)
@@ -40,7 +40,7 @@ def two_sample_distance(
     shuffle = np.random.default_rng(np.asarray(jr.key_data(key)).ravel())
     halves = (both[shuffle.permutation(len(both))] for _ in range(num_permutations))
     null = [_between(np.sort(h[: len(a)], 0), np.sort(h[len(a) :], 0), scale) for h in halves]
-    floor = float(np.mean(null) + 6.0 * np.std(null))
+    floor = float(np.mean(null) + 5.0 * np.std(null))
     return _between(np.sort(a, axis=0), np.sort(b, axis=0), scale), floor
 
 

@@ -31,8 +31,8 @@ def two_sample_distance(
     """The same distance between two sets of independent draws of one size, `(n, *event)` each.
 
     Returns:
-        The distance, in standard deviations of `expected`, and its noise floor: mean and five standard deviations of the
-        distances of random halves of all draws together, which is what two sets of one law would show.
+        The distance, in standard deviations of `expected`, and its noise floor: mean and five standard deviations of
+        the distances of random halves of all draws together, which is what two sets of one law would show.
     """
     directions = _directions(key, found, num_projections)
     a, b = _projected(found, directions), _projected(expected, directions)

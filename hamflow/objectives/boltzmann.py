@@ -18,6 +18,7 @@ from .._types import Array, Float, PRNGKeyArray, ScalarLike
 from ..domains import AbstractDomain
 from ..integrators.base import AbstractIntegrator
 from ..integrators.guards import require_finite
+from ..integrators.stages import kick
 from ..integrators.steps import take_steps
 from ..kinetics import AbstractKinetic
 from ..potentials.base import AbstractForce
@@ -87,16 +88,56 @@ class ShortTime(eqx.Module):
     def pair(self, force: AbstractForce, x: Float[Array, "*event"], key: PRNGKeyArray, t: Array) -> PhaseState:
         """Positions and *velocities* at `t` of the pair that starts at one datum, with a leading axis of 2."""
         system = self.system(force)
-        momentum = self.kinetic.sample(key, x.shape).astype(x.dtype)
         h = t / self.num_steps
 
         # The datum has no axis of signs, so its first force is computed once for both.
-        def follow(sign: Array) -> PhaseState:
-            start = PhaseState(x, sign * momentum)
-            end = take_steps(system, self.integrator, start, jnp.zeros_like(h), h, self.num_steps)
+        def follow(momentum: Array) -> PhaseState:
+            end = take_steps(system, self.integrator, PhaseState(x, momentum), jnp.zeros_like(h), h, self.num_steps)
             return PhaseState(end.position, system.velocity(t, end))
 
-        return jax.vmap(follow)(jnp.asarray([1.0, -1.0], x.dtype))
+        return jax.vmap(follow)(self.momenta(x, key))
+
+    def momenta(self, x: Float[Array, "*event"], key: PRNGKeyArray) -> Float[Array, "2 *event"]:
+        """p and -p of one datum."""
+        momentum = self.kinetic.sample(key, x.shape).astype(x.dtype)
+        return jnp.stack([momentum, -momentum])
+
+    def ends_and_forces(
+        self, force: AbstractForce, data: Float[Array, "n *event"], keys: Array, t: Float[Array, "n"]
+    ) -> tuple[PhaseState, Float[Array, "twice *event"]]:
+        """Positions and velocities of a batch of pairs, constant, and the forces there, with gradients.
+
+        All first members come before all second ones: one axis is what a network runs fastest on. Where a step ends
+        with a kick, the force at its end is that of the kick, and is computed once; so is the first one of a pair.
+        """
+        frozen, zero = freeze(force), jnp.zeros((), data.dtype)
+        system, stages = self.system(frozen), list(self.integrator.stages())
+        momenta = jnp.moveaxis(jax.vmap(self.momenta)(data, keys), 1, 0).reshape(-1, *data.shape[1:])
+        t, data_twice = jnp.concatenate([t, t]), jnp.concatenate([data, data])
+        h = t / self.num_steps
+        shared = self.num_steps == 1 and stages[0].action is kick and len(stages) > 1
+        if shared:
+            push = jax.vmap(lambda x: frozen.force(zero, x))(data)
+            share = (stages[0].coefficient * h).reshape(-1, *[1] * (data.ndim - 1))
+            momenta, stages = momenta + share * jnp.concatenate([push, push]), stages[1:]
+        last = stages[-1] if stages[-1].action is kick else None
+
+        def follow(x: Array, momentum: Array, h: Array) -> PhaseState:
+            """Up to the last kick."""
+            state, start = PhaseState(x, momentum), (self.num_steps - 1) * h
+            if self.num_steps > 1:
+                state = take_steps(system, self.integrator, state, zero, h, self.num_steps - 1)
+            for stage in stages if last is None else stages[:-1]:
+                state = stage(system, start, state, h)
+            return state
+
+        ends = jax.lax.stop_gradient(jax.vmap(follow)(data_twice, momenta, h))
+        forces = jax.vmap(lambda x: force.force(zero, x))(ends.position)
+        if last is not None:
+            share = (last.coefficient * h).reshape(-1, *[1] * (data.ndim - 1))
+            ends = PhaseState(ends.position, ends.momentum + share * jax.lax.stop_gradient(forces))
+        velocity = jax.vmap(system.velocity)(t, ends)
+        return PhaseState(ends.position, jax.lax.stop_gradient(velocity)), forces
 
 
 def as_force(score: Score) -> AbstractForce:

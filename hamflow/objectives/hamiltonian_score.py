@@ -30,7 +30,7 @@ from ..kinetics import AbstractKinetic, GaussianKinetic
 from ..potentials.base import AbstractForce
 from ..state import PhaseState
 from . import ridge
-from .boltzmann import ShortTime, as_force, dot, freeze, gain, require_data, require_motion
+from .boltzmann import ShortTime, as_force, freeze, gain, require_data, require_motion
 from .features import features_of
 
 Inner = Literal["tied", "network", "ridge"]
@@ -98,19 +98,19 @@ def hamiltonian_score_matching_loss(
         return require_motion(jax.vmap(lambda x, k, t: short.pair(score, x, k, t))(data, keys, t))
 
     if inner == "tied":
-        return _tied(score, jax.lax.stop_gradient(pairs_of(freeze(score))), t)
+        return _tied(*short.ends_and_forces(score, data, keys, t), jnp.concatenate([t, t]))
     pairs = pairs_of(score)
     if inner == "network":
         return _played(predictor, pairs, t)
     return _ridged(features, penalty, pairs, t)
 
 
-def _tied(score: AbstractForce, pairs: PhaseState, t: Array) -> Array:
+def _tied(ends: PhaseState, forces: Array, t: Array) -> Array:
     """The gradient of 2 F(x_t) . v_t / t, with the value of 2 F . v_t / t - |F|^2."""
-    zero = jnp.zeros((), t.dtype)
-    force = jax.vmap(jax.vmap(lambda x: score.force(zero, x)))(pairs.position)
-    push = jnp.mean(dot(force, pairs.momentum) * 2.0 / t[:, None])
-    return push - jax.lax.stop_gradient(jnp.mean(dot(force, force)))
+    ends, number = require_motion(ends), t.shape[0]
+    velocity, forces = ends.momentum.reshape(number, -1), forces.reshape(number, -1)
+    push = jnp.mean(jnp.sum(forces * velocity, axis=1) * 2.0 / t)
+    return push - jax.lax.stop_gradient(jnp.mean(jnp.sum(forces**2, axis=1)))
 
 
 def _played(predictor: Any, pairs: PhaseState, t: Array) -> Array:

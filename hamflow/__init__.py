@@ -98,6 +98,7 @@ from .objectives import (
     ShortTimeVelocity as ShortTimeVelocity,
     UniformTime as UniformTime,
     WaveFeatures as WaveFeatures,
+    denoising_hamiltonian_score_matching_loss as denoising_hamiltonian_score_matching_loss,
     denoising_score_matching_loss as denoising_score_matching_loss,
     explicit_score_matching_loss as explicit_score_matching_loss,
     hamiltonian_score_discrepancy as hamiltonian_score_discrepancy,

@@ -1,5 +1,8 @@
 """Objectives: what training minimises, and at which times; and the discrepancy, which measures any score."""
 
+from .denoising_hamiltonian import (
+    denoising_hamiltonian_score_matching_loss as denoising_hamiltonian_score_matching_loss,
+)
 from .discrepancy import Discrepancy as Discrepancy, hamiltonian_score_discrepancy as hamiltonian_score_discrepancy
 from .features import LinearFeatures as LinearFeatures, WaveFeatures as WaveFeatures
 from .hamiltonian_score import hamiltonian_score_matching_loss as hamiltonian_score_matching_loss

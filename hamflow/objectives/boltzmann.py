@@ -164,9 +164,9 @@ def gain(velocity: Array, pairs: PhaseState) -> Array:
     return 2.0 * dot(velocity, pairs.momentum) - dot(velocity, velocity)
 
 
-def require_motion(pairs: PhaseState) -> PhaseState:
-    """The pairs, or a `RuntimeError` where the motion left the finite numbers."""
-    return require_finite(pairs)
+def require_motion(pairs: PhaseState, value: PhaseState | None = None) -> PhaseState:
+    """The pairs (or what was made of them), or a `RuntimeError` where the motion left the finite numbers."""
+    return require_finite(pairs if value is None else value, pairs)
 
 
 @final

@@ -175,6 +175,7 @@ def _ridge_values(
 ) -> tuple[Array, Array]:
     """D / t^2 at every time, and the same without each group."""
     count, size = groups.shape[:2]
+    num_plain = getattr(phi, "num_plain", 0)
     first = (jnp.arange(count) < count // 2).astype(groups.dtype)
     keys = jr.split(key, (len(short.times), count))
 
@@ -185,13 +186,13 @@ def _ridge_values(
     def at(inputs: tuple[Array, Array]) -> tuple[Array, Array]:
         t, keys = inputs
         sums = jax.lax.map(lambda g: group_sums(t, *g), (groups, keys))
-        penalties = [ridge.choose_penalty(sums, half) for half in (first, 1.0 - first)]
+        penalties = [ridge.choose_penalty(sums, half, num_plain) for half in (first, 1.0 - first)]
 
         def estimate(weights: Array) -> Array:
             """Fitted on each half of the groups that `weights` keeps, valued on the other."""
             masks = [weights * half for half in (first, 1.0 - first)]
             halves = [sums.total(mask) for mask in masks]
-            fits = [ridge.solve(*one) for one in zip(halves, penalties, strict=True)]
+            fits = [ridge.solve(*one, num_plain) for one in zip(halves, penalties, strict=True)]
             return (ridge.value(halves[1], fits[0]) + ridge.value(halves[0], fits[1])) / 2.0
 
         without = jax.lax.map(lambda i: estimate((jnp.arange(count) != i).astype(groups.dtype)), jnp.arange(count))

@@ -74,7 +74,12 @@ class WaveFeatures(eqx.Module):
     def __call__(self, position: Float[Array, "*event"]) -> Float[Array, "features"]:
         z = ((position - self.mean) / self.scale).ravel()
         angles = self.waves @ z
-        parts: list[Any] = [jnp.ones(1, z.dtype), z, jnp.cos(angles), jnp.sin(angles)]
+        parts: list[Any] = [jnp.ones(1, z.dtype), z]
         if self.force is not None:
             parts.append(self.force.force(jnp.zeros((), z.dtype), position).ravel() * self.scale.ravel())
-        return jnp.concatenate(parts)
+        return jnp.concatenate([*parts, jnp.cos(angles), jnp.sin(angles)])
+
+    @property
+    def num_plain(self) -> int:
+        """How many features come before the waves; a discrepancy does not penalise them."""
+        return 1 + self.mean.size * (1 if self.force is None else 2)

@@ -5,7 +5,7 @@ sums of a group of data are all that a fit, its value on other data, and a refit
 
 The noise of v/t grows as 1/t, but over a pair (p, -p) a feature sees only its slope: its row of C has a noise of about
 |grad phi|. So each feature is penalised by the noise of its own row (ours): waves that are too short for the data to
-tell are put out first, smooth features are left alone.
+tell are put out first. Features that are few and smooth (1, x, the force) can be left out of the penalty altogether.
 """
 
 import equinox as eqx
@@ -43,12 +43,16 @@ def sums_of(features: Float[Array, "n 2 m"], targets: Float[Array, "n 2 d"]) -> 
     return Sums(flat.T @ flat / (2 * n), flat.T @ targets.reshape(2 * n, -1) / (2 * n), square)
 
 
-def solve(sums: Sums, penalty: Array) -> Float[Array, "m d"]:
-    """W of least |W phi - v/t|^2 + penalty sum_j (relative noise of row j of C) (mean square of feature j) |W_j|^2."""
+def solve(sums: Sums, penalty: Array, num_plain: int = 0) -> Float[Array, "m d"]:
+    """W of least |W phi - v/t|^2 + penalty sum_j (relative noise of row j of C) (mean square of feature j) |W_j|^2.
+
+    The first `num_plain` features are not penalised.
+    """
     diagonal = jnp.diagonal(sums.gram)
     scale = jnp.where(diagonal > 0, 1.0 / jnp.sqrt(diagonal), jnp.ones_like(diagonal))  # features come in any unit
     noise = sums.square * scale**2
-    ridge = jnp.diag(penalty * noise / jnp.mean(noise) + _ROUNDING)
+    plain = jnp.arange(noise.size) < num_plain
+    ridge = jnp.diag(jnp.where(plain, 0.0, penalty * noise / jnp.mean(noise)) + _ROUNDING)
     factor = jax.scipy.linalg.cho_factor(sums.gram * scale[:, None] * scale[None, :] + ridge, lower=True)
     return scale[:, None] * jax.scipy.linalg.cho_solve(factor, scale[:, None] * sums.cross)
 
@@ -58,7 +62,7 @@ def value(sums: Sums, w: Float[Array, "m d"]) -> Array:
     return 2.0 * jnp.sum(w * sums.cross) - jnp.sum(w * (sums.gram @ w))
 
 
-def choose_penalty(sums: Sums, mask: Float[Array, "groups"]) -> Array:
+def choose_penalty(sums: Sums, mask: Float[Array, "groups"], num_plain: int = 0) -> Array:
     """The penalty that does best in the groups of `mask`: fitted on half of them, tried on the rest."""
     inside = jnp.cumsum(mask) * mask
     even = jnp.where((inside % 2 == 0) & (mask > 0), mask, jnp.zeros_like(mask))
@@ -66,6 +70,6 @@ def choose_penalty(sums: Sums, mask: Float[Array, "groups"]) -> Array:
     penalties = jnp.asarray(PENALTIES, sums.gram.dtype)
 
     def gain(penalty: Array) -> Array:
-        return value(second, solve(first, penalty)) + value(first, solve(second, penalty))
+        return value(second, solve(first, penalty, num_plain)) + value(first, solve(second, penalty, num_plain))
 
     return penalties[jnp.nanargmax(jax.lax.map(gain, penalties))]

@@ -117,6 +117,14 @@ def test_a_score_that_is_wrong_in_waves(how):
     assert abs(right.estimate) < 0.1 * truth
 
 
+def test_a_score_that_is_wrong_by_a_factor():
+    """1.5 times the score: the force is among the features, and no penalty on the waves may shrink it."""
+    data = drawn(8000)
+    truth = 0.25 * float(jnp.mean(jax.vmap(lambda x: jnp.sum(MIXTURE.force(0.0, x) ** 2))(data)))
+    found = hf.hamiltonian_score_discrepancy(1.5 * MIXTURE, data, jr.key(1), times=(0.05, 0.1))
+    assert 0.6 * truth < found.estimate < truth + 3 * found.standard_error
+
+
 def test_features_of_ones_own_and_pictures():
     data = jr.normal(jr.key(0), (2000, 1, 2, 2))
     found = hf.hamiltonian_score_discrepancy(

@@ -378,6 +378,27 @@ def test_units_do_not_matter(unit):
     assert report.passed, f"\n{report}"
 
 
+class Slow(hf.AbstractCoupling):
+    """Momenta of one's own law, which a flow may have."""
+
+    def sample(self, key, data, system, prior, horizon):
+        return hf.PhaseState(data, 0.5 * jr.normal(key, data.shape, data.dtype))
+
+    def require_system(self, system):
+        pass
+
+
+def test_what_a_law_does_not_cover_does_not_fail_it():
+    """A coupling of one's own need not draw from exp(-K); a uniform prior has edges, which Stein misses."""
+    system = hf.Hamiltonian(hf.ZeroPotential(), hf.GaussianKinetic())
+    slow = hf.Flow(system, Slow(), 80.0, hf.NormalPrior(0.0, 40.0))
+    assert hf.check(slow, BUMPS, jr.key(0)).passed
+    uniform = hf.Flow(system, hf.CondOTCoupling(), 1.0, hf.UniformPrior(-2.0, 2.0))
+    report = hf.check(uniform, BUMPS, jr.key(0))
+    assert report.passed, f"\n{report}"
+    assert report["prior.log_prob is of its draws"].verdict == "does not apply"
+
+
 def test_an_error_from_inside_jit_is_told_in_its_own_words():
     report = hf.check(hf.reflection(), BUMPS, jr.key(0))  # in the box from -1 to 1
     assert "outside the Box" in report["states to measure at"].note, f"\n{report}"

@@ -11,7 +11,7 @@ from systems import array, spd
 import hamflow as hf
 
 
-def same(left, right):
+def assert_same_flow(left, right):
     assert jax.tree.structure(left) == jax.tree.structure(right)
     for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-15)
@@ -21,12 +21,12 @@ def test_the_named_models_are_one_object_apart():
     """As the essay in flow.py writes them out."""
     free = hf.Hamiltonian(hf.ZeroPotential(), hf.GaussianKinetic())
     independent = hf.IndependentCoupling()
-    same(hf.diffusion(), hf.Flow(free, independent, 80.0, hf.NormalPrior(0.0, math.sqrt(80.0**2 + 0.25))))
-    same(hf.flow_matching(), hf.Flow(free, hf.CondOTCoupling(), 1.0, hf.NormalPrior()))
+    assert_same_flow(hf.diffusion(), hf.Flow(free, independent, 80.0, hf.NormalPrior(0.0, math.sqrt(80.0**2 + 0.25))))
+    assert_same_flow(hf.flow_matching(), hf.Flow(free, hf.CondOTCoupling(), 1.0, hf.NormalPrior()))
     harmonic = hf.Hamiltonian(hf.HarmonicPotential(2.0), hf.GaussianKinetic())
-    same(hf.oscillation(2.0), hf.Flow(harmonic, independent, math.pi / 4.0, hf.NormalPrior(0.0, 0.5)))
+    assert_same_flow(hf.oscillation(2.0), hf.Flow(harmonic, independent, math.pi / 4.0, hf.NormalPrior(0.0, 0.5)))
     box = hf.Hamiltonian(hf.ZeroPotential(), hf.GaussianKinetic(), hf.Box(-1.0, 1.0))
-    same(hf.reflection(), hf.Flow(box, independent, 3.0, hf.UniformPrior(-1.0, 1.0)))
+    assert_same_flow(hf.reflection(), hf.Flow(box, independent, 3.0, hf.UniformPrior(-1.0, 1.0)))
 
 
 def test_prior_of_a_diffusion_is_centred_at_the_data():

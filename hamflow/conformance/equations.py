@@ -66,6 +66,7 @@ def halves(name: str, probe: Probe) -> list[Finding]:
 
 
 def inverse_velocity(name: str, probe: Probe) -> list[Finding]:
+    """`kinetic.momentum` undoes `kinetic.velocity`."""
     system = probe.flow.system
     if not isinstance(system, AbstractSeparableSystem):
         return skipped(name, "the system has no kinetic energy of its own")

@@ -69,6 +69,7 @@ def symplectic(name: str, probe: Probe) -> list[Finding]:
 
 
 def volume(name: str, probe: Probe) -> list[Finding]:
+    """The determinant of the motion's Jacobian is 1 (Liouville), in few coordinates."""
     if probe.size > DENSE:
         return skipped(name, f"{probe.size} coordinates: the Jacobian is not built above {DENSE}")
     flow, first = probe.flow, jax.tree.map(lambda leaf: leaf[0], probe.first)
@@ -81,6 +82,7 @@ def volume(name: str, probe: Probe) -> list[Finding]:
 
 
 def there_and_back(name: str, probe: Probe) -> list[Finding]:
+    """`evolve` to a time and back returns to the start."""
     flow = probe.flow
     back = eqx.filter_jit(lambda f, s, t: jax.vmap(lambda z: f.evolve(z, 0.0, t))(s))(flow, probe.last, probe.time)
     return at_most(name, relative(back, probe.first), 1e-6, "relative distance from the start")
@@ -107,6 +109,7 @@ def _is_symmetric(flow: Flow) -> bool:
 
 
 def domain(name: str, probe: Probe) -> list[Finding]:
+    """Positions stay inside all along the way."""
     flow = probe.flow
     times = jnp.linspace(0.0, 1.0, 9) * flow.horizon
     inside = eqx.filter_jit(

@@ -11,6 +11,7 @@ from .report import Finding, at_most
 
 
 def shapes(flow: Flow, data: np.ndarray, key: PRNGKeyArray) -> list[Finding]:
+    """States, velocities and prior draws have the shape of the data, float32 stays, and t = 0 is at the data."""
     name, rows = "shapes and dtypes", data[:16].astype(np.float32)
     for fraction in (0.0, 0.5, 1.0):
         times = jnp.full((len(rows),), fraction * flow.horizon, jnp.float32)

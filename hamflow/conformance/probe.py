@@ -70,6 +70,7 @@ class Probe:
 
 
 def double(tree: Any) -> Any:
+    """All floating arrays of a tree in double precision (inside `jax.enable_x64`)."""
     return jax.tree.map(lambda v: jnp.asarray(v, float) if eqx.is_inexact_array(v) else v, tree)
 
 

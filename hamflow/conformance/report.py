@@ -61,9 +61,11 @@ class Report:
 
 
 def at_most(name: str, value: Any, bound: float, note: str = "") -> list[Finding]:
+    """A law that holds if `value` does not exceed `bound`."""
     number = float(value)
     return [Finding(name, "pass" if number <= bound else "FAIL", number, bound, note)]  # a NaN fails
 
 
 def skipped(name: str, why: str) -> list[Finding]:
+    """A law that does not apply, and why."""
     return [Finding(name, "does not apply", note=why)]

@@ -76,7 +76,7 @@ def integrate(
     state: PhaseState,
     t0: ScalarLike,
     t1: ScalarLike,
-    num_steps: int,
+    num_steps: int | np.integer,
     integrator: AbstractIntegrator = Leapfrog(),  # noqa: B008
     adjoint: Literal["checkpoint", "reversible"] = "checkpoint",
     *,
@@ -121,6 +121,9 @@ def integrate(
         RuntimeError: a start outside the domain or not finite; a state that becomes non-finite on the way.
     """
     integrator.require_system(system)
+    if isinstance(num_steps, bool):
+        raise TypeError(f"num_steps must be a whole number, got {num_steps}")
+    num_steps = int(num_steps)
     _check_static(num_steps, integrator, save_every, observables, save_states)
     if resolution is not None:
         require_lattice(system, integrator, adjoint, resolution)

@@ -6,7 +6,7 @@ Jaakkola 2024, theorem 1). The pair is ours: what is odd in p cancels in its mea
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -167,16 +167,6 @@ def gain(velocity: Array, pairs: PhaseState) -> Array:
 def require_motion(pairs: PhaseState, value: PhaseState | None = None) -> PhaseState:
     """The pairs (or what was made of them), or a `RuntimeError` where the motion left the finite numbers."""
     return require_finite(pairs if value is None else value, pairs)
-
-
-@final
-class FrozenForce(AbstractForce):
-    """A force through whose parameters no gradient goes."""
-
-    force_: AbstractForce
-
-    def force(self, t: ScalarLike, position: Float[Array, "*event"]) -> Float[Array, "*event"]:
-        return freeze(self.force_).force(t, position)
 
 
 def freeze(tree: Any) -> Any:

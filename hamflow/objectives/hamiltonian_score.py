@@ -143,7 +143,8 @@ def _ridged(features: Any, penalty: float, pairs: PhaseState, t: Array) -> Array
     for start in (0, 1):
         halves.append(ridge.sums_of(values[start::2], targets[start::2]))
     weight = jnp.asarray(penalty, t.dtype)
-    fits = [freeze(ridge.solve(half, weight)) for half in halves]
+    num_plain = getattr(features, "num_plain", 0)
+    fits = [freeze(ridge.solve(half, weight, num_plain)) for half in halves]
     return (ridge.value(halves[1], fits[0]) + ridge.value(halves[0], fits[1])) / 2.0
 
 

@@ -73,6 +73,14 @@ def test_a_start_of_plain_numbers():
     )
 
 
+def test_a_number_of_steps_is_whole():
+    z, system = start([1.0], [0.0]), unit(Pendulum())
+    same = (hf.integrate(system, z, 0.0, 1.0, n).position[0] for n in (10, np.int64(10)))
+    assert len(set(map(float, same))) == 1
+    with pytest.raises(TypeError, match="num_steps must be a whole number, got True"):
+        hf.integrate(system, z, 0.0, 1.0, True)
+
+
 def test_saved_runs():
     system, state = unit(HenonHeiles()), start([0.1, 0.25], [0.3, -0.2])
     run = hf.integrate(

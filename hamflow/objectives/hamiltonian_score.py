@@ -134,14 +134,14 @@ def _played(predictor: Any, pairs: PhaseState, t: Array) -> Array:
 
 
 def _ridged(features: Any, penalty: float, pairs: PhaseState, t: Array) -> Array:
-    """V fitted in closed form on every other datum and valued on the rest, and the other way round."""
+    """V fitted in closed form on one half of the batch and valued on the other, and the other way round."""
     size = pairs.position.shape[0] // 2 * 2
     values = features_of(freeze(features), pairs.position[:size])
     targets = (pairs.momentum / t.reshape(-1, *[1] * (pairs.momentum.ndim - 1)))[:size]
     targets = targets.reshape(*targets.shape[:2], -1)
-    halves = []
-    for start in (0, 1):
-        halves.append(ridge.sums_of(values[start::2], targets[start::2]))
+    # The times take turns from row to row, so a half is a stretch: every other row would fit one time and value another.
+    parts = (slice(None, size // 2), slice(size // 2, None))
+    halves = [ridge.sums_of(values[part], targets[part]) for part in parts]
     weight = jnp.asarray(penalty, t.dtype)
     num_plain = getattr(features, "num_plain", 0)
     fits = [freeze(ridge.solve(half, weight, num_plain)) for half in halves]

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import hamflow as hf
+from hamflow.objectives.boltzmann import ShortTime
 
 S, N = 0.5, 400_000
 
@@ -233,6 +234,42 @@ def test_values_are_readable():
         force, data, jr.key(1), times=0.02, inner="ridge", features=hf.LinearFeatures()
     )
     assert ridge == pytest.approx(2.25, rel=0.03)
+
+
+def test_a_ridge_over_several_times():
+    """One slope k for all times: the best is E[c/t] / E[var], worth E[c/t]^2 / E[var], the means over the times."""
+    data, times, a = S * jr.normal(jr.key(0), (200_000, 1)), (0.02, 0.7), 1.0
+    cross, var = np.mean([(moments(a, t)[0] / t, moments(a, t)[1]) for t in times], axis=0)
+    found = hf.hamiltonian_score_matching_loss(
+        Pull(jnp.array(a)),
+        data,
+        jr.key(1),
+        times=times,
+        inner="ridge",
+        features=hf.LinearFeatures(),
+        penalty=0.0,
+        integrator=hf.Suzuki4(),
+    )
+    assert found == pytest.approx(cross**2 / var, rel=0.02)
+
+
+@pytest.mark.parametrize("num_steps", [1, 3])
+@pytest.mark.parametrize(
+    "integrator",
+    [hf.Leapfrog(), hf.SymplecticEuler(), hf.Yoshida4(), hf.Splitting((0.0, 1.0, 0.0), (0.5, 0.5), 2)],
+    ids=["leapfrog", "Euler", "Yoshida4", "positions first"],
+)
+def test_forces_computed_once_are_those_of_the_motion(integrator, num_steps, x64):
+    """The tied loss against the pairs that the other ways follow, with a mass and walls."""
+    short = ShortTime((0.2, 0.5), hf.GaussianKinetic(0.7), hf.Box(-2.0, 2.0), integrator, num_steps)
+    force = hf.QuarticPotential(1.3)
+    data, keys = jr.uniform(jr.key(0), (6, 2), minval=-2.0, maxval=2.0), jr.split(jr.key(1), 6)
+    t = short.pick(6, data.dtype)
+    pairs = jax.vmap(lambda x, k, t: short.pair(force, x, k, t))(data, keys, t)
+    ends, forces = short.ends_and_forces(force, data, keys, t)
+    for found, expected in ((ends.position, pairs.position), (ends.momentum, pairs.momentum)):
+        np.testing.assert_allclose(found.reshape(2, 6, 2), jnp.moveaxis(expected, 1, 0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(forces, -1.3 * ends.position**3, rtol=1e-12)
 
 
 def test_pairs_take_the_noise_out():

@@ -139,7 +139,7 @@ def _ridged(features: Any, penalty: float, pairs: PhaseState, t: Array) -> Array
     values = features_of(freeze(features), pairs.position[:size])
     targets = (pairs.momentum / t.reshape(-1, *[1] * (pairs.momentum.ndim - 1)))[:size]
     targets = targets.reshape(*targets.shape[:2], -1)
-    # The times take turns from row to row, so a half is a stretch: every other row would fit one time and value another.
+    # Times take turns from row to row, so a half is a stretch: every other row would fit one time and value another.
     parts = (slice(None, size // 2), slice(size // 2, None))
     halves = [ridge.sums_of(values[part], targets[part]) for part in parts]
     weight = jnp.asarray(penalty, t.dtype)

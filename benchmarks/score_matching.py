@@ -43,6 +43,10 @@ def objectives(truth: hf.GaussianMixturePotential, std: float) -> dict[str, Any]
     def hamiltonian(score, x, key, t):
         return hf.hamiltonian_score_matching_loss(score, x, key, times=t)
 
+    def signs(score, x, key, t):
+        drift_first = hf.Splitting((0.0, 1.0), (1.0,), 1)
+        return hf.hamiltonian_score_matching_loss(score, x, key, times=t, momenta="signs", integrator=drift_first)
+
     def denoising(score, x, key, sigma):
         return hf.denoising_score_matching_loss(score, x, key, sigma=sigma)
 
@@ -52,7 +56,8 @@ def objectives(truth: hf.GaussianMixturePotential, std: float) -> dict[str, Any]
         "sliced, signs": hf.sliced_score_matching_loss,
         "sliced, normal": functools.partial(hf.sliced_score_matching_loss, gaussian=True),
         **{f"denoising, sigma {f}": functools.partial(denoising, sigma=f * std) for f in (0.1, 0.2, 0.3, 0.5)},
-        **{f"Hamiltonian, t {f}": functools.partial(hamiltonian, t=f * std) for f in (0.1, 0.2)},
+        "Hamiltonian": functools.partial(hamiltonian, t=0.1 * std),
+        "Hamiltonian, signs": functools.partial(signs, t=0.05 * std),
     }
 
 
@@ -124,10 +129,11 @@ def accuracy(sizes: list[int], seconds: float, seeds: int) -> None:
 
 
 def scaling(sizes: list[int]) -> None:
-    print("milliseconds a step: sliced, Hamiltonian")
+    names = ("sliced, signs", "Hamiltonian", "Hamiltonian, signs")
+    print("milliseconds a step: " + "; ".join(names))
     for size in sizes:
         truth, std = mixture(size)
-        pair = {n: f for n, f in objectives(truth, std).items() if n in ("sliced, signs", "Hamiltonian, t 0.1")}
+        pair = {n: f for n, f in objectives(truth, std).items() if n in names}
         cost = {}
         for name, loss in pair.items():
             start, run, _ = trainer(loss, truth, size)

@@ -30,7 +30,7 @@ from ..kinetics import AbstractKinetic, GaussianKinetic
 from ..potentials.base import AbstractForce
 from ..state import PhaseState
 from . import ridge
-from .boltzmann import ShortTime, as_force, freeze, gain, require_data, require_motion
+from .boltzmann import Momenta, ShortTime, as_force, freeze, gain, require_data, require_motion
 from .features import features_of
 
 Inner = Literal["tied", "network", "ridge"]
@@ -51,6 +51,7 @@ def hamiltonian_score_matching_loss(
     domain: AbstractDomain = Euclidean(),  # noqa: B008
     integrator: AbstractIntegrator = Leapfrog(),  # noqa: B008
     num_steps: int = 1,
+    momenta: Momenta = "kinetic",
 ) -> Scalar:
     """The loss whose gradient, in the parameters of `force` and of `predictor` together, is one step of the game.
 
@@ -78,6 +79,10 @@ def hamiltonian_score_matching_loss(
         integrator: of the short motion. What it is off by moves the force that is learned, with leapfrog by a relative
             h^2 curvature / 4.
         num_steps: of the integrator, for every time.
+        momenta: "kinetic" draws them from exp(-K), the law that a score keeps for all times. "signs" are random signs
+            of the same covariance (times the root of the mass): less noise, as in sliced score matching, and the
+            score is what is learned for t -> 0 only, off by a relative t^2 curvature at a time t (ours). With
+            `integrator=Splitting((0, 1), (1,), order=1)`, which drifts first, a "tied" step costs least.
 
     Returns:
         A scalar in the data's dtype.
@@ -90,7 +95,7 @@ def hamiltonian_score_matching_loss(
     """
     data = require_data(data, 2 if inner == "ridge" else 1)
     _check_inner(inner, predictor, features)
-    short, score = ShortTime(times, kinetic, domain, integrator, num_steps), as_force(force)
+    short, score = ShortTime(times, kinetic, domain, integrator, num_steps, momenta), as_force(force)
     t = short.pick(data.shape[0], data.dtype)
     keys = jr.split(key, data.shape[0])
 

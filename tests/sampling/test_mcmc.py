@@ -6,10 +6,12 @@ Keys are fixed; each test raises a false alarm with a probability below 1e-4.
 
 import sys
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 import pytest
 import scipy.stats
 from systems import array, spd
@@ -111,6 +113,55 @@ def test_a_mixture_against_exact_samples(sampler):
     assert two_sample_misfit(draws, exact) > FALSE_ALARM
     # It can fail: a few transitions from the start are not enough, and one component is not the mixture.
     assert two_sample_misfit(ends(target.hmc(0.1, 1), jnp.full((2000, 2), -2.0), 3)[0], exact) < FALSE_ALARM
+
+
+class Bumps(hf.AbstractPotential):
+    """U = |x|^2 / 2 - w . features: an energy that grows far out, whatever was learned."""
+
+    weights: jax.Array
+    centres: jax.Array
+
+    def energy(self, t, position):
+        squares = jnp.sum((position[None] - jax.lax.stop_gradient(self.centres)) ** 2, axis=1)
+        return 0.5 * jnp.sum(position**2) - self.weights @ jnp.exp(-0.5 * squares)
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """An energy learned by Hamiltonian score matching from 20,000 draws of the mixture, and the draws."""
+    mixture = overlapping()
+    data = jax.vmap(lambda k: mixture.sample(k, (2,)))(jr.split(jr.key(21), 20_000))
+    side = jnp.linspace(-3.5, 3.5, 8)
+    start = Bumps(jnp.zeros(64), jnp.stack(jnp.meshgrid(side, side), axis=-1).reshape(-1, 2))
+    adam = optax.adam(optax.cosine_decay_schedule(5e-2, 1500))
+
+    def step(carry, key):
+        weights, state = carry
+        rows, momenta = jr.split(key)
+        x = data[jr.randint(rows, (256,), 0, len(data))]
+
+        def loss(weights):
+            force = eqx.tree_at(lambda p: p.weights, start, weights)
+            return hf.hamiltonian_score_matching_loss(force, x, momenta, times=0.1)
+
+        updates, state = adam.update(jax.grad(loss)(weights), state)
+        return (optax.apply_updates(weights, updates), state), None
+
+    carry = (start.weights, adam.init(start.weights))
+    with jax.numpy_dtype_promotion("standard"):  # optax counts in whole numbers
+        (weights, _), _ = jax.jit(lambda c: jax.lax.scan(step, c, jr.split(jr.key(22), 1500)))(carry)
+    return start, eqx.tree_at(lambda p: p.weights, start, weights), np.asarray(data, float)
+
+
+def test_hmc_with_a_learned_energy_draws_the_data(learned):
+    """Chains that start in a corner end as the data are, and do not where nothing was learned."""
+    start, energy, data = learned
+    corner = jnp.full((1000, 2), -2.0)
+    draws, rate = ends(hf.to_blackjax(energy).hmc(0.3, 7), corner, 40)
+    assert 0.6 < rate <= 1.0
+    assert two_sample_misfit(draws, data) > FALSE_ALARM
+    unlearned, _ = ends(hf.to_blackjax(start).hmc(0.3, 7), corner, 40)
+    assert two_sample_misfit(unlearned, data) < FALSE_ALARM
 
 
 @pytest.mark.parametrize("sampler", ["hmc", "nuts"])

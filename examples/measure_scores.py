@@ -5,8 +5,8 @@
 
 Denoising score matching learns the score of data with noise, and so does a generative flow, whose velocity predictor
 `hf.convert` turns into a score at any time. The Hamiltonian score discrepancy takes each as a plain callable and asks
-whether data with momenta stay where they are while they follow it, for a short time. Every model is measured twice: on
-data with its own noise (did it learn its task?) and on clean data (what would the noise cost?).
+whether data with momenta stay where they are while they follow it, for a short time. Every score is measured twice: on
+data with the noise it was trained with (did it learn its task?) and on clean data (what does the noise cost?).
 
 `table.txt` has the discrepancies beside E|F - score|^2, which takes the true score, known here and nowhere else;
 `scores.png` is the same as a picture.
@@ -44,7 +44,7 @@ class Config:
 
     outdir: Path = Path("runs/measure_scores")  # where table and picture go
     std: float = 0.4  # of each of the eight components, on a circle of radius 2
-    sigma: float = 0.2  # noise of the models, over the scale that data have there
+    sigma: float = 0.2  # of the noise that the models were trained with
     num_points: int = 20_000  # data to learn from, and as many to measure with
     width: int = 128  # of every network
     batch: int = 256
@@ -62,21 +62,14 @@ RANGES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A score to measure, the law of x = a x_0 + b e that it was trained for, and the true score of that law."""
-
-    score: Callable[[jax.Array], jax.Array]
-    a: float
-    b: float
-    truth: hf.GaussianMixturePotential
+Score = Callable[[jax.Array], jax.Array]
 
 
-def ring(std: float, a: float = 1.0, b: float = 0.0) -> hf.GaussianMixturePotential:
-    """The law of a x_0 + b e: Gaussians stay Gaussians."""
+def ring(std: float) -> hf.GaussianMixturePotential:
+    """Eight Gaussians; with noise of sigma they are Gaussians of deviation sqrt(std^2 + sigma^2)."""
     angle = 2 * jnp.pi * jnp.arange(8) / 8
-    means = 2.0 * a * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
-    return hf.GaussianMixturePotential(means, jnp.full(8, math.hypot(a * std, b)), jnp.ones(8))
+    means = 2.0 * jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=1)
+    return hf.GaussianMixturePotential(means, jnp.full(8, std), jnp.ones(8))
 
 
 def draw(truth: hf.GaussianMixturePotential, key: jax.Array, number: int) -> jax.Array:
@@ -103,7 +96,7 @@ def train(loss: Any, model: Any, trainable: Any, data: jax.Array, key: jax.Array
     return eqx.combine(run(parameters, jr.split(key, config.steps)), static)
 
 
-def denoising_model(config: Config, data: jax.Array, key: jax.Array) -> Model:
+def denoising_model(config: Config, data: jax.Array, key: jax.Array) -> Score:
     """A plain network that maps one position to one score; hamflow knows nothing else about it."""
 
     def loss(score, x, key):
@@ -111,12 +104,14 @@ def denoising_model(config: Config, data: jax.Array, key: jax.Array) -> Model:
 
     keys = jr.split(key)
     network = eqx.nn.MLP(2, 2, config.width, 3, activation=jax.nn.silu, key=keys[0])
-    score = train(loss, network, eqx.is_inexact_array, data, keys[1], config)
-    return Model(score, 1.0, config.sigma, ring(config.std, 1.0, config.sigma))
+    return train(loss, network, eqx.is_inexact_array, data, keys[1], config)
 
 
-def flow_model(config: Config, flow: hf.Flow, data: jax.Array, key: jax.Array) -> Model:
-    """The velocity predictor of a generative flow, as a score at the time where b / a is sigma."""
+def flow_model(config: Config, flow: hf.Flow, data: jax.Array, key: jax.Array) -> Score:
+    """The velocity predictor of a generative flow, as a score at the time where b / a is sigma.
+
+    The flow has x_t = a x_0 + b e there, and the score S of that; x_0 + sigma e = x_t / a has a S(a x).
+    """
 
     def loss(model, x, key):
         return hf.velocity_matching_loss(model, flow, x, key)
@@ -127,19 +122,21 @@ def flow_model(config: Config, flow: hf.Flow, data: jax.Array, key: jax.Array) -
     model = train(loss, model, model.trainable(), data, keys[2], config)
     predictor = hf.convert(model, flow, "velocity", "score")
     t = float(flow.noise_scale.time(jnp.log(config.sigma)))
-    a, b = (float(c) for c in flow.coefficients(t)[:2])
-    return Model(lambda x: predictor(t, x), a, b, ring(config.std, a, b))
+    a = float(flow.coefficients(t)[0])
+    return lambda x: a * predictor(t, a * x)
 
 
-def measure(model: Model, truth: hf.GaussianMixturePotential, data: jax.Array, key: jax.Array) -> tuple[Any, float]:
+def measure(
+    score: Score, truth: hf.GaussianMixturePotential, data: jax.Array, key: jax.Array
+) -> tuple[np.ndarray, float]:
     """The discrepancy, from data alone, and what it estimates, by the true score: both over E|score|^2."""
     size = float(hf.explicit_score_matching_loss(hf.ZeroPotential(), data, truth=truth))
-    found = hf.hamiltonian_score_discrepancy(model.score, data, key)
-    exact = float(hf.explicit_score_matching_loss(model.score, data, truth=truth))
+    found = hf.hamiltonian_score_discrepancy(score, data, key)
+    exact = float(hf.explicit_score_matching_loss(score, data, truth=truth))
     return np.array([found.estimate, found.standard_error]) / size, exact / size
 
 
-def draw_picture(path: Path, rows: dict[str, list[tuple[Any, float]]]) -> None:
+def draw_picture(path: Path, rows: dict[str, list[tuple[np.ndarray, float]]]) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained", sharey=True)
     places = np.arange(len(rows))
     for i, ax in enumerate(axes):
@@ -152,7 +149,7 @@ def draw_picture(path: Path, rows: dict[str, list[tuple[Any, float]]]) -> None:
     axes[0].set_yticklabels(rows)
     axes[0].invert_yaxis()
     axes[0].legend(frameon=False)
-    plotting.label_panels(axes, ["against data with the model's noise", "against clean data"])
+    plotting.label_panels(axes, ["against data with noise", "against clean data"])
     plotting.save_figure(figure, path)
 
 
@@ -163,19 +160,19 @@ def main(config: Config) -> None:
     except OSError as error:
         sys.exit(f"--outdir {config.outdir} cannot be written: {error.strerror}. Name a folder that can.")
     keys = jr.split(jr.key(config.seed), 8)
-    truth = ring(config.std)
+    truth, noisy_truth = ring(config.std), ring(math.hypot(config.std, config.sigma))
     data, test = draw(truth, keys[0], config.num_points), draw(truth, keys[1], config.num_points)
-    models = {
-        "the true score": Model(lambda x: truth.force(0.0, x), 1.0, 0.0, truth),
+    noisy = test + config.sigma * jr.normal(keys[5], test.shape)
+    scores = {
+        "the true score, no noise": lambda x: truth.force(0.0, x),
         "denoising": denoising_model(config, data, keys[2]),
         "diffusion, converted": flow_model(config, hf.diffusion(data_std=float(data.std())), data, keys[3]),
         "flow matching, converted": flow_model(config, hf.flow_matching(), data, keys[4]),
     }
-    lines = ["over E|score|^2          own noise: discrepancy, exact      clean data: discrepancy, exact"]
+    lines = ["over E|score|^2          noisy data: discrepancy, exact      clean data: discrepancy, exact"]
     rows = {}
-    for name, model in models.items():
-        noisy = model.a * test + model.b * jr.normal(keys[5], test.shape)
-        rows[name] = [measure(model, model.truth, noisy, keys[6]), measure(model, truth, test, keys[7])]
+    for name, score in scores.items():
+        rows[name] = [measure(score, noisy_truth, noisy, keys[6]), measure(score, truth, test, keys[7])]
         cells = [f"{found[0]:8.4f} +- {found[1]:.4f}, {exact:.4f}" for found, exact in rows[name]]
         lines.append(f"{name:<24} {cells[0]:>30} {cells[1]:>35}")
     print("\n".join(lines))

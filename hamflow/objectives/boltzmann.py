@@ -113,8 +113,12 @@ class ShortTime(eqx.Module):
 
     def momenta(self, x: Float[Array, "*event"], key: PRNGKeyArray) -> Float[Array, "2 *event"]:
         """p and -p of one datum."""
-        momentum = self._signs(x, key) if self.signs else self.kinetic.sample(key, x.shape).astype(x.dtype)
+        momentum = self.momentum(x, key)
         return jnp.stack([momentum, -momentum])
+
+    def momentum(self, x: Float[Array, "*event"], key: PRNGKeyArray) -> Float[Array, "*event"]:
+        """p of one datum."""
+        return self._signs(x, key) if self.signs else self.kinetic.sample(key, x.shape).astype(x.dtype)
 
     def _signs(self, x: Array, key: PRNGKeyArray) -> Array:
         """A square root of the mass times random signs."""
@@ -132,7 +136,8 @@ class ShortTime(eqx.Module):
         """
         frozen, zero = freeze(force), jnp.zeros((), data.dtype)
         system, stages = self.system(frozen), list(self.integrator.stages())
-        momenta = jnp.moveaxis(jax.vmap(self.momenta)(data, keys), 1, 0).reshape(-1, *data.shape[1:])
+        first = jax.vmap(self.momentum)(data, keys)
+        momenta = jnp.concatenate([first, -first])
         t, data_twice = jnp.concatenate([t, t]), jnp.concatenate([data, data])
         h = t / self.num_steps
         shared = self.num_steps == 1 and stages[0].action is kick and len(stages) > 1

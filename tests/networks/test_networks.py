@@ -134,6 +134,32 @@ def test_a_new_network_returns_zero_and_one_step_lowers_the_loss():
         assert float(jnp.mean((after - target) ** 2)) < float(jnp.mean((start - target) ** 2))
 
 
+def symmetric_task():
+    """x on both sides of 0 and an odd target without a linear part: what preconditioning leaves of symmetric data."""
+    x = jnp.linspace(-2.0, 2.0, 201)
+    cubic = x**3
+    target = cubic - jnp.sum(cubic * x) / jnp.sum(x**2) * x
+    return x[:, None], (target / jnp.std(target))[:, None]
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_symmetric_data_are_no_saddle(residual):
+    """A new network can learn them: with residual branches that start at zero every gradient here is zero (1e-8)."""
+    x, target = symmetric_task()
+    network = MLP((1,), width=64, depth=3, residual=residual, key=jax.random.key(0))
+    trained, static = eqx.partition(network, eqx.is_inexact_array)
+
+    def loss(trained):
+        network = eqx.combine(trained, static)
+        return jnp.mean((jax.vmap(network, (None, 0))(jnp.asarray(0.3), x) - target) ** 2)
+
+    gradients = jax.grad(loss)(trained)
+    assert float(jnp.max(jnp.abs(gradients.layer_out.weight))) > 1e-2
+    for _ in range(20):
+        trained = jax.tree.map(lambda p, g: p - 3e-2 * g, trained, jax.grad(loss)(trained))
+    assert float(loss(trained)) < 0.98  # 1.0 at the start
+
+
 @pytest.mark.parametrize("make", [lambda: MLP((3, 8, 8), width=8, depth=1, key=jax.random.key(0)), shallow_unet])
 def test_double_precision(x64, make):
     network = perturbed(make)

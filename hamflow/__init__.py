@@ -110,10 +110,16 @@ from .objectives import (
 from .fitted_prior import FittedPrior as FittedPrior, fit_prior as fit_prior
 from .sampling import (
     BlackjaxTarget as BlackjaxTarget,
+    LikelihoodEstimate as LikelihoodEstimate,
+    bits_per_dimension as bits_per_dimension,
+    dequantize as dequantize,
+    encode as encode,
     generate as generate,
     langevin as langevin,
     langevin_state as langevin_state,
     langevin_terms as langevin_terms,
+    log_likelihood as log_likelihood,
+    log_likelihood_and_error as log_likelihood_and_error,
     rho_grid as rho_grid,
     to_blackjax as to_blackjax,
 )

@@ -1,6 +1,14 @@
 """Sampling: drawing from a law, by following a velocity predictor, by a bath, by accepting and rejecting."""
 
+from .encode import encode as encode
 from .generate import generate as generate
 from .grids import rho_grid as rho_grid
 from .langevin import langevin as langevin, langevin_state as langevin_state, langevin_terms as langevin_terms
+from .likelihood import (
+    LikelihoodEstimate as LikelihoodEstimate,
+    bits_per_dimension as bits_per_dimension,
+    dequantize as dequantize,
+    log_likelihood as log_likelihood,
+    log_likelihood_and_error as log_likelihood_and_error,
+)
 from .mcmc import BlackjaxTarget as BlackjaxTarget, to_blackjax as to_blackjax

@@ -1,7 +1,7 @@
 """Generation: draw from the prior and follow the velocity predictor down to the data."""
 
 from collections.abc import Callable
-from typing import Any, get_origin
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import optimistix
 
 from .._parameters import is_concrete, require
 from .._types import Array, Float, PyTree, checked
 from ..domains import Euclidean
 from ..flow import Flow
 from .grids import rho_grid
+from .velocity_field import require_ordinary, solve_on_grid, velocity_field, with_own_tolerances
 
 
 @checked
@@ -29,6 +29,7 @@ def generate(
     *,
     condition: PyTree = None,
     times: Float[Array | np.ndarray, "times"] | None = None,
+    start: Float[Array | np.ndarray, "batch *event"] | None = None,
 ) -> Float[Array, "batch *event"]:
     """Draw x_T from the flow's prior and solve dx/dt = V(t, x) from the horizon to 0.
 
@@ -45,6 +46,7 @@ def generate(
             vanishes there, as the exact velocity's does: otherwise its equations may have no root, and diffrax raises.
         condition: None, or a tree of arrays with a leading axis of n.
         times: decreasing times from the horizon to 0 in place of the flow's grid; `num_steps` is not used then.
+        start: x_T of every row, of shape `shape`, in place of draws from the prior: what `encode` made, or a mixture.
 
     Returns:
         Samples of shape `shape`, in jax's default float. In a Box or Torus the solver follows the reflected or
@@ -60,44 +62,41 @@ def generate(
     key = _checked_key(key, shape)
     flow.require_event(shape[1:])
     if solver is not None:
-        solver = _fitting(solver)
+        require_ordinary(solver)
+        solver = with_own_tolerances(solver)
     for leaf in jax.tree.leaves(condition):
         if jnp.shape(leaf)[:1] != shape[:1]:
             raise ValueError(
                 f"condition has a leaf of shape {jnp.shape(leaf)}, but there are {shape[0]} rows to generate: "
                 "give one condition a row"
             )
+    if start is not None and jnp.shape(start) != shape:
+        raise ValueError(f"start has shape {jnp.shape(start)}, and shape asks for {shape}: give one x_T a row")
     grid = rho_grid(flow, num_steps) if times is None else _checked_times(times, flow)
-    return _generate(predictor, flow, key, shape, grid, solver, condition)
+    return _generate(predictor, flow, key, shape, grid, solver, condition, start)
 
 
 @eqx.filter_jit
-def _generate(predictor, flow, key, shape, grid, solver, condition) -> Array:
+def _generate(predictor, flow, key, shape, grid, solver, condition, start) -> Array:
     event = shape[1:]
     keys = key if key.ndim else jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(shape[0]))
-    x = jax.vmap(lambda k: flow.prior.sample(k, event))(keys).astype(float)
+    x = jax.vmap(lambda k: flow.prior.sample(k, event))(keys) if start is None else jnp.asarray(start)
+    x = x.astype(float)
     if x.shape[1:] != event:
         raise ValueError(f"shape asks for examples of shape {event}, but the flow's prior draws {x.shape[1:]}")
     domain = flow.system.domain
     if not isinstance(domain, Euclidean):
         inside = jax.vmap(domain.contains)(x)
-        x = eqx.error_if(x, ~inside, f"generate: the prior drew a position outside the {type(domain).__name__}")
+        who = "the prior drew a position" if start is None else "start has a row"
+        x = eqx.error_if(x, ~inside, f"generate: {who} outside the {type(domain).__name__}")
 
-    def velocity(t: Array, x: Array, condition: Any) -> Array:
-        """V on the domain, carried to all of space by its folds."""
-        folded, _ = domain.fold(x, x)
-        v = predictor(t, folded, condition, None)
-        if v is None or jnp.shape(v) != x.shape:
-            shown = "None" if v is None else f"shape {jnp.shape(v)}"
-            raise ValueError(f"predictor returned {shown} for one example of shape {x.shape}")
-        return domain.extend(x, jnp.asarray(v, x.dtype))
-
+    velocity = velocity_field(predictor, domain)
     in_axes = (None, 0, None if condition is None else 0)
     batch_velocity = eqx.filter_vmap(velocity, in_axes=in_axes)
     if solver is None:
         x = _heun(lambda t, x: batch_velocity(t, x, condition), x, grid)
     else:
-        solve = eqx.filter_vmap(lambda x, c: _diffrax(velocity, x, c, grid, solver), in_axes=in_axes[1:])
+        solve = eqx.filter_vmap(lambda x, c: solve_on_grid(velocity, x, grid, solver, c), in_axes=in_axes[1:])
         x = solve(x, condition)
     return jax.vmap(lambda x: domain.fold(x, x)[0])(x)
 
@@ -114,36 +113,6 @@ def _heun(velocity: Callable[[Array, Array], Array], x: Array, grid: Array) -> A
 
     x, _ = jax.lax.scan(step, x, (grid[:-2], grid[1:-1]))
     return x + (grid[-1] - grid[-2]) * velocity(grid[-2], x)
-
-
-def _diffrax(velocity, x: Array, condition: Any, grid: Array, solver: diffrax.AbstractSolver) -> Array:
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(velocity),
-        solver,
-        t0=grid[0],
-        t1=grid[-1],
-        dt0=None,
-        y0=x,
-        args=condition,
-        stepsize_controller=diffrax.StepTo(grid),
-        max_steps=grid.size,
-    )
-    assert solution.ys is not None
-    return solution.ys[-1]
-
-
-def _fitting(solver: diffrax.AbstractSolver) -> diffrax.AbstractSolver:
-    """The solver with tolerances of its own where it counts on those of an adaptive step, for there is none here."""
-    terms = get_origin(solver.term_structure) or solver.term_structure
-    if not (isinstance(terms, type) and issubclass(diffrax.ODETerm, terms)):
-        raise ValueError(
-            f"solver {type(solver).__name__} is for split or stochastic equations, but dx/dt = V is one ordinary one: "
-            "use diffrax.Heun, Tsit5, Dopri5, Kvaerno5 ..."
-        )
-    finder = getattr(solver, "root_finder", None)
-    if finder is None or isinstance(getattr(finder, "rtol", 0.0), float):
-        return solver
-    return eqx.tree_at(lambda s: s.root_finder, solver, optimistix.Newton(rtol=1e-5, atol=1e-5))
 
 
 def _checked_key(key: Any, shape: tuple[int, ...]) -> Array:

@@ -109,8 +109,16 @@ from .objectives import (
 )
 from .fitted_prior import FittedPrior as FittedPrior, fit_prior as fit_prior
 from .sampling import (
+    DDIM as DDIM,
+    AbstractSampler as AbstractSampler,
     BlackjaxTarget as BlackjaxTarget,
+    Churn as Churn,
+    DPMSolver2M as DPMSolver2M,
+    Euler as Euler,
+    Heun as Heun,
     LikelihoodEstimate as LikelihoodEstimate,
+    ReverseSDE as ReverseSDE,
+    Walk as Walk,
     bits_per_dimension as bits_per_dimension,
     dequantize as dequantize,
     encode as encode,

@@ -88,13 +88,19 @@ def convert(predictor: Callable[..., Any], flow: Flow, given: Quantity, wanted: 
         jax.vmap(score)(t, x)
         ```
     """
-    heat = {given, wanted} == {"velocity", "score"} and _heat_kinetic(flow) is not None
+    heat = {given, wanted} == {"velocity", "score"} and heat_kinetic(flow) is not None
     if given != wanted and not flow.is_linear and not heat:
         raise ValueError(
             f"in this flow the {given} does not give the {wanted}: that takes a linear flow, or, for velocity and "
             "score, free motion with normal momenta that are independent of the data"
         )
     return Converted(predictor, flow, given, wanted)
+
+
+def data_and_noise(flow: Flow, t: Array, x: Array, velocity: Array) -> tuple[Array, Array]:
+    """D = E[x_0 | x_t = x] and N = E[e | x_t = x] from the velocity there, in a linear flow: finite at both ends."""
+    a, b, a_dot, b_dot = flow.coefficient_operators(t, x.shape)
+    return _parts("velocity", a, b, a_dot, b_dot, x, velocity)
 
 
 def _parts(
@@ -124,7 +130,7 @@ def _parts(
     return linear.apply(linear.inverse(w), unscaled[0]), linear.apply(linear.inverse(w), unscaled[1])
 
 
-def _heat_kinetic(flow: Flow) -> GaussianKinetic | None:
+def heat_kinetic(flow: Flow) -> GaussianKinetic | None:
     """The kinetic energy of a flow that diffuses as heat does, or None."""
     system = flow.system
     free = isinstance(system.propagator(), (FreeMotion, LinearFreeMotion)) and flow.integrator is None
@@ -136,6 +142,6 @@ def _heat_kinetic(flow: Flow) -> GaussianKinetic | None:
 
 def _by_heat(flow: Flow, t: Array, value: Array, to_score: bool) -> Array:
     """V = -t Var(v) S, Var(v) = M^-1."""
-    kinetic = _heat_kinetic(flow)
+    kinetic = heat_kinetic(flow)
     assert kinetic is not None  # refused when it was built
     return -kinetic.momentum(value) / t if to_score else -t * kinetic.velocity(value)

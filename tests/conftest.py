@@ -13,6 +13,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the suite's time is XLA's compilation of small functions; without most of its optimisations it takes about
 # four fifths. `HAMFLOW_OPTIMIZE=1 pytest` compiles as for users, and so do the docs and the examples in `.ci/run`.
 if not os.environ.get("HAMFLOW_OPTIMIZE"):
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the processes that tests start: they compare bit for bit
     jax.config.update("jax_disable_most_optimizations", True)
 
 # The same examples in every run, and nothing written beside the tests.

@@ -15,6 +15,7 @@ from .._types import Array, Float, PyTree, checked
 from ..domains import Euclidean
 from ..flow import Flow
 from .grids import rho_grid
+from .samplers import AbstractSampler, Heun, Walk, walk_down
 from .velocity_field import require_ordinary, solve_on_grid, velocity_field, with_own_tolerances
 
 
@@ -25,7 +26,7 @@ def generate(
     key: Any,
     shape: tuple[int, ...],
     num_steps: int = 18,
-    solver: diffrax.AbstractSolver | None = None,
+    solver: diffrax.AbstractSolver | AbstractSampler | None = None,
     *,
     condition: PyTree = None,
     times: Float[Array | np.ndarray, "times"] | None = None,
@@ -40,10 +41,12 @@ def generate(
             (and its condition) alone, to rounding, whatever the batch.
         shape: `(n, *event)`, of the whole batch.
         num_steps: steps of the flow's own grid (`rho_grid`).
-        solver: Heun's method with an Euler last step if None (18 steps are 35 evaluations); else any diffrax solver,
-            one step an interval. An implicit solver that takes its tolerances from an adaptive step gets Newton's
-            method with 1e-5 in place of its root finder; in a Box it needs a predictor whose component normal to a wall
-            vanishes there, as the exact velocity's does: otherwise its equations may have no root, and diffrax raises.
+        solver: Heun's method with an Euler last step if None (18 steps are 35 evaluations); a sampler such as `DDIM()`,
+            `DPMSolver2M()`, `ReverseSDE()` or `Churn()`, whose noise comes from the key of the row; or any diffrax
+            solver, one step an interval. An implicit solver that takes its tolerances from an adaptive step gets
+            Newton's method with 1e-5 in place of its root finder; in a Box it needs a predictor whose component normal
+            to a wall vanishes there, as the exact velocity's does: otherwise its equations may have no root, and
+            diffrax raises.
         condition: None, or a tree of arrays with a leading axis of n.
         times: decreasing times from the horizon to 0 in place of the flow's grid; `num_steps` is not used then.
         start: x_T of every row, of shape `shape`, in place of draws from the prior: what `encode` made, or a mixture.
@@ -61,7 +64,11 @@ def generate(
     """
     key = _checked_key(key, shape)
     flow.require_event(shape[1:])
-    if solver is not None:
+    if solver is None:
+        solver = Heun()
+    if isinstance(solver, AbstractSampler):
+        solver.require_flow(flow)
+    else:
         require_ordinary(solver)
         solver = with_own_tolerances(solver)
     for leaf in jax.tree.leaves(condition):
@@ -91,28 +98,15 @@ def _generate(predictor, flow, key, shape, grid, solver, condition, start) -> Ar
         x = eqx.error_if(x, ~inside, f"generate: {who} outside the {type(domain).__name__}")
 
     velocity = velocity_field(predictor, domain)
-    in_axes = (None, 0, None if condition is None else 0)
-    batch_velocity = eqx.filter_vmap(velocity, in_axes=in_axes)
-    if solver is None:
-        x = _heun(lambda t, x: batch_velocity(t, x, condition), x, grid)
-    else:
-        solve = eqx.filter_vmap(lambda x, c: solve_on_grid(velocity, x, grid, solver, c), in_axes=in_axes[1:])
-        x = solve(x, condition)
+
+    def one(x: Array, key: Any, condition: Any) -> Array:
+        if isinstance(solver, AbstractSampler):
+            walk = Walk(lambda t, x: velocity(t, x, condition), flow, grid.size - 1)
+            return walk_down(solver, walk, x, grid, jr.fold_in(key, 1))
+        return solve_on_grid(velocity, x, grid, solver, condition)
+
+    x = eqx.filter_vmap(one, in_axes=(0, 0, None if condition is None else 0))(x, keys, condition)
     return jax.vmap(lambda x: domain.fold(x, x)[0])(x)
-
-
-def _heun(velocity: Callable[[Array, Array], Array], x: Array, grid: Array) -> Array:
-    """Heun's second-order steps, the last one Euler: V is not asked at t = 0 (Karras et al. 2022, algorithm 1)."""
-
-    def step(x: Array, interval: tuple[Array, Array]) -> tuple[Array, None]:
-        t, t_next = interval
-        h = t_next - t
-        slope = velocity(t, x)
-        corrected = velocity(t_next, x + h * slope)
-        return x + h / 2.0 * (slope + corrected), None
-
-    x, _ = jax.lax.scan(step, x, (grid[:-2], grid[1:-1]))
-    return x + (grid[-1] - grid[-2]) * velocity(grid[-2], x)
 
 
 def _checked_key(key: Any, shape: tuple[int, ...]) -> Array:

@@ -47,6 +47,8 @@ class Converted(eqx.Module):
     def __call__(self, t: ScalarLike, x: Float[Array, "*event"], condition: Any = None, key: Any = None) -> Array:
         """The wanted quantity at time `t` and position `x` of one example, of x's shape and dtype."""
         value = self.predictor(t, x, condition, key)
+        if jnp.shape(value) != x.shape:
+            raise ValueError(f"predictor returned shape {jnp.shape(value)} for one example of shape {x.shape}")
         if self.given == self.wanted:
             return value
         t = jnp.asarray(t, x.dtype)
@@ -77,7 +79,8 @@ def convert(predictor: Callable[..., Any], flow: Flow, given: Quantity, wanted: 
 
     Returns:
         A predictor. Not finite where the quantities do not tell each other: a score at t = 0, and at t = 0 a velocity
-        from a denoiser or a score; where a = 0 (the end of an oscillation) anything from a noise or a score.
+        from a denoiser; where a = 0 (the horizon of flow matching, of an oscillation) anything from a noise or a score,
+        and near it an error of theirs is multiplied by b / a: to generate, learn a velocity or a denoiser there.
 
     Raises:
         ValueError: a flow in which one quantity does not give the other.

@@ -2,6 +2,9 @@
 
 import os
 
+# Two workers on two cores: threads of OpenBLAS that wait in a loop for each other take most of the time of both.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import jax
 import pytest
 from hypothesis import settings

@@ -17,7 +17,7 @@ import numpy as np
 from .. import _linear as linear
 from .._parameters import require
 from .._types import Array, Float, PRNGKeyArray, ScalarLike
-from ..domains import AbstractDomain
+from ..domains import AbstractDomain, Euclidean
 from ..integrators.base import AbstractIntegrator
 from ..integrators.guards import require_finite
 from ..integrators.stages import kick
@@ -30,6 +30,7 @@ from ..system import AbstractSeparableSystem, ForcedSystem
 
 Score = AbstractForce | Callable[..., Any]
 Momenta = Literal["kinetic", "signs"]
+Times = ScalarLike | Sequence[float] | Float[Array | np.ndarray, "times"]
 
 
 class ShortTime(eqx.Module):
@@ -60,7 +61,7 @@ class ShortTime(eqx.Module):
 
     def __init__(
         self,
-        times: ScalarLike | Sequence[float],
+        times: Times,
         kinetic: AbstractKinetic,
         domain: AbstractDomain,
         integrator: AbstractIntegrator,
@@ -167,6 +168,11 @@ class ShortTime(eqx.Module):
 
 def as_force(score: Score) -> AbstractForce:
     """A score as a force: a force or a potential as it is, any other callable x -> array as one."""
+    if isinstance(score, type):
+        raise TypeError(f"the score is the class {score.__name__}: give an object, as in {score.__name__}(...)")
+    if not callable(score) and not isinstance(score, AbstractForce):
+        kind = type(score).__name__
+        raise TypeError(f"the score must be a force, a potential or a callable of one position, got {kind}")
     return score if isinstance(score, AbstractForce) else NetworkForce(score)
 
 
@@ -177,6 +183,41 @@ def require_data(data: Any, least: int = 1) -> Array:
         raise ValueError(f"data must hold at least {least} example{'s' * (least > 1)}, got {data.shape[0]}")
     require(data, jnp.isfinite, "data must be finite: look for NaN or infinity in them")
     return data
+
+
+def require_inside(domain: AbstractDomain, data: Array) -> Array:
+    """`data`, or a `RuntimeError` if a row lies outside the domain."""
+    if isinstance(domain, Euclidean):
+        return data
+    name = type(domain).__name__
+    message = f"data hold a row outside the {name} that is their domain: rescale them into it, or widen the bounds"
+    return eqx.error_if(data, ~jax.vmap(domain.contains)(data), message)
+
+
+def require_short(short: ShortTime, force: AbstractForce, data: Array, keys: Array, t: Array) -> Array:
+    """`data`, or a `RuntimeError` where t is long for most of some data: beyond a quarter of a swing.
+
+    Along a momentum p with velocity v a force swings with a squared frequency of -(F(x + t v) - F(x - t v)) . v over
+    2 t p . v. A quarter of the swing is t^2 times that of pi^2 / 4 = 2.5; a median of 4 is beyond doubt, and a few
+    stiff rows do not make one.
+    """
+    some, frozen, zero = min(8, data.shape[0]), freeze(force), jnp.zeros((), data.dtype)
+    domain, kinetic = short.domain, short.kinetic
+
+    def push(x: Array) -> Array:
+        return domain.extend(x, frozen.force(zero, domain.fold(x, x)[0]))
+
+    def angle(x: Array, key: PRNGKeyArray, t: Array) -> Array:
+        p = short.momentum(x, key)
+        v = kinetic.velocity(p)
+        return -t * jnp.sum((push(x + t * v) - push(x - t * v)) * v) / (2.0 * jnp.sum(p * v))
+
+    angles = jax.vmap(angle)(data[:some], keys[:some], t[:some])
+    message = (
+        "times are beyond a quarter of a swing of this score, where its gradient points the wrong way and steps lose "
+        "their stability: take shorter times, or, if it came on in training, a smaller learning rate"
+    )
+    return eqx.error_if(data, jnp.median(angles) > 4.0, message)
 
 
 def dot(a: Array, b: Array) -> Array:

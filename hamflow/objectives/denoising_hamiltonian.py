@@ -38,6 +38,8 @@ class AtNoise(AbstractForce):
                 f"score returned shape {jnp.shape(value)} for one position of shape {position.shape}: it must return "
                 "one score, without a batch axis"
             )
+        if jnp.asarray(value).dtype != position.dtype:
+            raise TypeError(f"score returned {jnp.asarray(value).dtype} for a position of {position.dtype}: cast it")
         return value
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx
@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from .._types import Array, Float, PRNGKeyArray, ScalarLike, checked
+from .._types import Array, Float, PRNGKeyArray, checked
 from ..domains import AbstractDomain, Euclidean
 from ..integrators.base import AbstractIntegrator
 from ..integrators.composition import Suzuki4
 from ..kinetics import AbstractKinetic, GaussianKinetic
 from ..potentials.base import AbstractForce
 from . import ridge
-from .boltzmann import ShortTime, as_force, freeze, require_data, require_motion
+from .boltzmann import ShortTime, Times, as_force, freeze, require_data, require_inside, require_motion
 from .features import LinearFeatures, WaveFeatures, features_of
 from .stability import fastest_swing, natural_time, require_stable
 
@@ -37,6 +37,8 @@ class Discrepancy:
         times: the times, of shape `(k,)`.
         values: D(t) at each.
         standard_errors: of `values`.
+        fastest_swing: the largest angular frequency of the force about the data, in radians a unit of time. Where it
+            times t is above pi / 2, D(t) / t^2 says little of E|F - score|^2.
     """
 
     estimate: float
@@ -44,13 +46,22 @@ class Discrepancy:
     times: np.ndarray
     values: np.ndarray
     standard_errors: np.ndarray
+    fastest_swing: float = 0.0
 
     def __str__(self) -> str:
         rows = [
             f"t = {t:<9.4g} D = {value:11.4e} +- {error:.1e}    D / t^2 = {value / t**2:11.4e} +- {error / t**2:.1e}"
             for t, value, error in zip(self.times, self.values, self.standard_errors, strict=True)
         ]
-        return "\n".join([*rows, f"E|F - score|^2 about {self.estimate:.4g} +- {self.standard_error:.2g}"])
+        longest = float(np.max(self.times)) * self.fastest_swing
+        if longest > math.pi / 2:
+            reading = (
+                f"times reach {longest:.2g} radians of the fastest swing: beyond a quarter of it, pi / 2, D vanishes "
+                "for wrong forces too, and D / t^2 does not read as an error of the score; take shorter times"
+            )
+        else:
+            reading = f"E|F - score|^2 at least about {self.estimate:.4g} +- {self.standard_error:.2g}"
+        return "\n".join([*rows, reading])
 
 
 @checked
@@ -59,8 +70,8 @@ def hamiltonian_score_discrepancy(
     data: Float[Array | np.ndarray, "batch *event"],
     key: PRNGKeyArray,
     *,
-    times: ScalarLike | Sequence[float] | None = None,
-    features: Literal["linear", "waves"] | Callable[..., Any] = "waves",
+    times: Times | None = None,
+    features: Literal["linear", "waves"] | Callable[..., Any] | None = None,
     predictor: Callable[..., Any] | None = None,
     kinetic: AbstractKinetic = GaussianKinetic(),  # noqa: B008
     domain: AbstractDomain = Euclidean(),  # noqa: B008
@@ -81,14 +92,19 @@ def hamiltonian_score_discrepancy(
 
     One large t does not order forces: D vanishes for wrong ones at a quarter of a swing. Keep to small times.
 
+    The error bars are for thousands of data: with N(0, s^2) and linear features the truth lay beyond three of them in
+    3% of data sets of 2,000 and in none of 40 sets of 20,000. Errors of a fine structure hide from "waves" where data
+    are few: the estimate is below the truth then by more than its error. It runs many small factorisations; where
+    other programs keep the cores busy, `OPENBLAS_NUM_THREADS=1` makes it up to a hundred times faster. Not for `jit`.
+
     Args:
         force: any score: a force, a potential, or a callable from one position to an array of its shape.
         data: floating, of shape `(batch, *event)`, at least two examples a group, drawn independently.
         key: a jax key, for momenta and the order of the data.
         times: one or several. Unless given, .1, .2 and .4 of the time in which neither a swing of this force nor a walk
             through the data is over; data with finer structure than that want shorter ones.
-        features: V is a ridge regression on these: "linear" for (1, x); "waves" for (1, x, F(x)) and random waves of
-            many lengths (`WaveFeatures`); or a callable from one position to a vector.
+        features: V is a ridge regression on these ("waves" unless given): "linear" for (1, x); "waves" for (1, x, F(x))
+            and random waves of many lengths (`WaveFeatures`); or a callable from one position to a vector.
         predictor: a network `predictor(t, x, condition=None, key=None) -> velocity` to train as V in place of features.
             `ShortTimeVelocity(network)` makes a good one. Needs optax.
         kinetic: K. It must be even, as all are.
@@ -115,7 +131,9 @@ def hamiltonian_score_discrepancy(
     """
     if num_groups < 4 or num_groups % 2:
         raise ValueError(f"num_groups must be even and at least 4, got {num_groups}")
-    data = require_data(data, 2 * num_groups)
+    if predictor is not None and features is not None:
+        raise ValueError("features and predictor are two ways to find V: give one of them")
+    data = require_inside(domain, require_data(data, 2 * num_groups))
     score = freeze(as_force(force))
     keys = jr.split(key, 6)
     fastest = fastest_swing(score, kinetic, data, keys[1])
@@ -140,17 +158,21 @@ def hamiltonian_score_discrepancy(
         )  # (times, data)
         scaled, errors = per_datum.mean(1), per_datum.std(1, ddof=1) / per_datum.shape[1] ** 0.5
         whole = per_datum.mean(0)
-        return _discrepancy(short, scaled, errors, float(whole.std(ddof=1) / whole.size**0.5))
-    phi = _features(features, score, data, keys[4])
-    estimates, refits = _ridge_values(phi, score, groups, short, keys[3])
+        return _discrepancy(short, scaled, errors, float(whole.std(ddof=1) / whole.size**0.5), fastest)
+    phi = _features("waves" if features is None else features, score, data, keys[4])
+    # Times are numbers of the data: as constants of the program they would compile it anew for each data set.
+    anonymous = ShortTime((1.0,) * len(short.times), kinetic, domain, integrator, short.num_steps)
+    estimates, refits = _ridge_values(phi, score, groups, anonymous, jnp.asarray(short.times, data.dtype), keys[3])
     estimates, refits = np.asarray(estimates, float), np.asarray(refits, float)  # (times,), (times, groups)
-    return _discrepancy(short, estimates, _jackknife(refits), float(_jackknife(refits.mean(0))))
+    return _discrepancy(short, estimates, _jackknife(refits), float(_jackknife(refits.mean(0))), fastest)
 
 
-def _discrepancy(short: ShortTime, scaled: np.ndarray, errors: np.ndarray, standard_error: float) -> Discrepancy:
+def _discrepancy(
+    short: ShortTime, scaled: np.ndarray, errors: np.ndarray, standard_error: float, fastest: float
+) -> Discrepancy:
     """From D / t^2 at every time."""
     times = np.asarray(short.times)
-    return Discrepancy(float(scaled.mean()), standard_error, times, scaled * times**2, errors * times**2)
+    return Discrepancy(float(scaled.mean()), standard_error, times, scaled * times**2, errors * times**2, fastest)
 
 
 def _jackknife(refits: np.ndarray) -> np.ndarray:
@@ -161,7 +183,7 @@ def _jackknife(refits: np.ndarray) -> np.ndarray:
 
 def _features(features: Any, force: AbstractForce, data: Array, key: PRNGKeyArray) -> Callable[..., Any]:
     if features == "linear":
-        return LinearFeatures()
+        return LinearFeatures(jnp.mean(data, axis=0))
     if features == "waves":
         return WaveFeatures(data, force, key)
     if not callable(features):
@@ -171,13 +193,18 @@ def _features(features: Any, force: AbstractForce, data: Array, key: PRNGKeyArra
 
 @eqx.filter_jit
 def _ridge_values(
-    phi: Callable[..., Any], force: AbstractForce, groups: Array, short: ShortTime, key: PRNGKeyArray
+    phi: Callable[..., Any],
+    force: AbstractForce,
+    groups: Array,
+    short: ShortTime,
+    times: Array,
+    key: PRNGKeyArray,
 ) -> tuple[Array, Array]:
     """D / t^2 at every time, and the same without each group."""
     count, size = groups.shape[:2]
     num_plain = getattr(phi, "num_plain", 0)
     first = (jnp.arange(count) < count // 2).astype(groups.dtype)
-    keys = jr.split(key, (len(short.times), count))
+    keys = jr.split(key, (times.size, count))
 
     def group_sums(t: Array, x: Array, key: PRNGKeyArray) -> ridge.Sums:
         pairs = require_motion(jax.vmap(lambda x, k: short.pair(force, x, k, t))(x, jr.split(key, size)))
@@ -198,4 +225,4 @@ def _ridge_values(
         without = jax.lax.map(lambda i: estimate((jnp.arange(count) != i).astype(groups.dtype)), jnp.arange(count))
         return estimate(jnp.ones(count, groups.dtype)), without
 
-    return jax.lax.map(at, (jnp.asarray(short.times, groups.dtype), keys))
+    return jax.lax.map(at, (times, keys))

@@ -26,10 +26,20 @@ def features_of(features: Callable[..., Any], pairs: Float[Array, "n 2 *event"])
 
 @final
 class LinearFeatures(eqx.Module):
-    """(1, x): the best predictor for Gaussian data and a linear force."""
+    """(1, x - centre): the best predictor for Gaussian data and a linear force.
+
+    Args:
+        centre: the mean of the data, which keeps the digits of data far from zero; None for zero.
+    """
+
+    centre: Array | None
+
+    def __init__(self, centre: Array | None = None):
+        self.centre = centre
 
     def __call__(self, position: Float[Array, "*event"]) -> Float[Array, "features"]:
-        return jnp.concatenate([jnp.ones(1, position.dtype), position.ravel()])
+        offset = position if self.centre is None else position - self.centre
+        return jnp.concatenate([jnp.ones(1, position.dtype), offset.ravel()])
 
 
 @final

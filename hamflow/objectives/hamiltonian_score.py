@@ -14,7 +14,7 @@ best V this is the discrepancy D(t) / t^2, about E|F - score|^2. Three ways to t
   the mean velocity, F -> F - E[v_t | x_t] / t, and rests where that is zero, at the score (theorem 1).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from .._types import Array, Float, PRNGKeyArray, Scalar, ScalarLike, checked
+from .._types import Array, Float, PRNGKeyArray, Scalar, checked
 from ..domains import AbstractDomain, Euclidean
 from ..integrators.base import AbstractIntegrator
 from ..integrators.composition import Leapfrog
@@ -30,7 +30,18 @@ from ..kinetics import AbstractKinetic, GaussianKinetic
 from ..potentials.base import AbstractForce
 from ..state import PhaseState
 from . import ridge
-from .boltzmann import Momenta, ShortTime, as_force, freeze, gain, require_data, require_motion
+from .boltzmann import (
+    Momenta,
+    ShortTime,
+    Times,
+    as_force,
+    freeze,
+    gain,
+    require_data,
+    require_inside,
+    require_motion,
+    require_short,
+)
 from .features import features_of
 
 Inner = Literal["tied", "network", "ridge"]
@@ -42,7 +53,7 @@ def hamiltonian_score_matching_loss(
     data: Float[Array | np.ndarray, "batch *event"],
     key: PRNGKeyArray,
     *,
-    times: ScalarLike | Sequence[float],
+    times: Times,
     inner: Inner = "tied",
     predictor: Callable[..., Any] | None = None,
     features: Callable[..., Any] | None = None,
@@ -59,16 +70,19 @@ def hamiltonian_score_matching_loss(
     gradient in the predictor's is minus that of the maximum. Its value is meant to be read:
 
     - "network", "ridge": E[2 V . v_t - |V|^2] / t^2, the discrepancy that V sees, near E|F - score|^2 where V is good;
-    - "tied": E[2 F(x_t) . v_t / t - |F(x_t)|^2], about E|F - score|^2 - E|score|^2, the loss of implicit score
-      matching, and below it for all times.
+    - "tied": E[2 F(x_t) . v_t / t - |F(x_t)|^2], near E|F - score|^2 - E|score|^2, the loss of implicit score matching.
+
+    With another mass or kinetic energy M = E[v v^T] stands in all of them: |M (F - score)|^2 in the first two, and
+    (F - score) . M (F - score) - score . M score in the third.
 
     Args:
         force: the score to learn: a force, a potential (a conservative score), or a callable from one position to an
             array of its shape.
         data: floating, of shape `(batch, *event)`.
         key: a jax key.
-        times: one short time or several, used equally often. A tenth to a fifth of the finest structure of the data is
-            a good time, for unit mass; beyond a quarter of the fastest swing the gradient points the wrong way.
+        times: one short time or several (a list or a one-dimensional array), used equally often. A tenth to a fifth of
+            the finest structure of the data is a good time, for unit mass; beyond a quarter of the fastest swing the
+            gradient points the wrong way.
         inner: how the maximum over V is found.
         predictor: for "network": V, as `predictor(t, x, condition=None, key=None) -> velocity`;
             `ShortTimeVelocity(network)` has the right scale in t.
@@ -91,31 +105,41 @@ def hamiltonian_score_matching_loss(
         TypeError: arguments of another kind, by name; a score of another shape or dtype than the position.
         ValueError: an empty batch, data that are not finite, a time that is not positive, a predictor or features that
             `inner` does not ask for, or that are missing.
-        RuntimeError: a motion that becomes non-finite: a time beyond the stability of the integrator.
+        RuntimeError: a time far beyond a quarter of the swing that most data see; a motion that becomes non-finite; a
+            datum outside the domain.
     """
     data = require_data(data, 2 if inner == "ridge" else 1)
+    if inner == "ridge":  # its halves are stretches of the batch: an order of the data must not decide them
+        data = jr.permutation(jr.fold_in(key, 1), data)
     _check_inner(inner, predictor, features)
     short, score = ShortTime(times, kinetic, domain, integrator, num_steps, momenta), as_force(force)
     t = short.pick(data.shape[0], data.dtype)
     keys = jr.split(key, data.shape[0])
+    data = require_short(short, score, require_inside(domain, data), keys, t)
 
     def pairs_of(score: AbstractForce) -> PhaseState:
         return require_motion(jax.vmap(lambda x, k, t: short.pair(score, x, k, t))(data, keys, t))
 
+    if inner == "ridge" and not penalty >= 0.0:
+        raise ValueError(f"penalty must not be negative, got {penalty}")
     if inner == "tied":
-        return _tied(*short.ends_and_forces(score, data, keys, t), jnp.concatenate([t, t]))
+        return _tied(*short.ends_and_forces(score, data, keys, t), jnp.concatenate([t, t]), kinetic)
     pairs = pairs_of(score)
     if inner == "network":
         return _played(predictor, pairs, t)
     return _ridged(features, penalty, pairs, t)
 
 
-def _tied(ends: PhaseState, forces: Array, t: Array) -> Array:
-    """The gradient of 2 F(x_t) . v_t / t, with the value of 2 F . v_t / t - |F|^2."""
+def _tied(ends: PhaseState, forces: Array, t: Array, kinetic: AbstractKinetic) -> Array:
+    """The gradient of 2 F(x_t) . v_t / t, with the value of 2 F . v_t / t - F . M F."""
+    if isinstance(kinetic, GaussianKinetic):
+        square = jnp.sum(forces * jax.vmap(kinetic.velocity)(forces)) / forces.shape[0]
+    else:  # M is known through its draws alone
+        square = jnp.sum(jnp.sum((forces * ends.momentum).reshape(t.shape[0], -1), axis=1) ** 2) / forces.shape[0]
     ends, number = require_motion(ends), t.shape[0]
     velocity, forces = ends.momentum.reshape(number, -1), forces.reshape(number, -1)
     push = jnp.mean(jnp.sum(forces * velocity, axis=1) * 2.0 / t)
-    return push - jax.lax.stop_gradient(jnp.mean(jnp.sum(forces**2, axis=1)))
+    return push - jax.lax.stop_gradient(square)
 
 
 def _played(predictor: Any, pairs: PhaseState, t: Array) -> Array:

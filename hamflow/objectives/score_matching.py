@@ -4,7 +4,7 @@ All but the denoising one estimate E|S - score|^2 less a constant, on the data t
 data with noise. They are what Hamiltonian score matching is compared with.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from .._types import Array, Float, PRNGKeyArray, Scalar, ScalarLike, checked
+from .._types import Array, Float, PRNGKeyArray, Scalar, checked
 from ..potentials.base import AbstractForce
-from .boltzmann import as_force, require_data
+from .boltzmann import Times, as_force, require_data
 
 Score = AbstractForce | Callable[..., Any]
 Data = Float[Array | np.ndarray, "batch *event"]
@@ -90,7 +90,7 @@ def sliced_score_matching_loss(
 
 @checked
 def denoising_score_matching_loss(
-    score: Score, data: Data, key: PRNGKeyArray, *, sigma: ScalarLike | Sequence[float], antithetic: bool = False
+    score: Score, data: Data, key: PRNGKeyArray, *, sigma: Times, antithetic: bool = False
 ) -> Scalar:
     """E|S(x + sigma e) + e / sigma|^2, e ~ N(0, I): the score of data with noise (Vincent 2011).
 
@@ -106,7 +106,10 @@ def denoising_score_matching_loss(
         ValueError: an empty batch, data that are not finite, a sigma that is not positive.
     """
     data, function = require_data(data), _on(score)
-    levels = np.atleast_1d(np.asarray(sigma, float))
+    try:
+        levels = np.atleast_1d(np.asarray(sigma, float))
+    except (TypeError, ValueError):
+        raise TypeError(f"sigma must be known numbers, one or several, got {sigma!r}") from None
     if not (levels.size and np.all(levels > 0) and np.all(np.isfinite(levels))):
         raise ValueError(f"sigma must be positive and finite, got {sigma}: without noise there is nothing to remove")
     sigmas = jnp.asarray(np.resize(levels, data.shape[0]), data.dtype)

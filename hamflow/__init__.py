@@ -114,7 +114,9 @@ from .sampling import (
     BlackjaxTarget as BlackjaxTarget,
     Churn as Churn,
     DPMSolver2M as DPMSolver2M,
+    EnergyGuided as EnergyGuided,
     Euler as Euler,
+    Guided as Guided,
     Heun as Heun,
     LikelihoodEstimate as LikelihoodEstimate,
     ReverseSDE as ReverseSDE,
@@ -128,6 +130,7 @@ from .sampling import (
     langevin_terms as langevin_terms,
     log_likelihood as log_likelihood,
     log_likelihood_and_error as log_likelihood_and_error,
+    painted as painted,
     rho_grid as rho_grid,
     to_blackjax as to_blackjax,
 )

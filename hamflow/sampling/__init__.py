@@ -3,6 +3,7 @@
 from .encode import encode as encode
 from .generate import generate as generate
 from .grids import rho_grid as rho_grid
+from .guidance import EnergyGuided as EnergyGuided, Guided as Guided, painted as painted
 from .langevin import langevin as langevin, langevin_state as langevin_state, langevin_terms as langevin_terms
 from .likelihood import (
     LikelihoodEstimate as LikelihoodEstimate,

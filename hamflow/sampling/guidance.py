@@ -1,0 +1,159 @@
+"""Guidance: predictors made of predictors, that steer where samples go. Each is used wherever a predictor is.
+
+In a linear flow, and in a box or on a torus with free normal motion, V is the score times a number (and a part that
+does not depend on the condition), so guiding the velocity is guiding the score exactly (derived here):
+V_c - V_u = -(W b / a)(score_c - score_u), W = a b' - a' b. For other forces the formulas are a heuristic.
+"""
+
+from collections.abc import Callable
+from typing import Any, final
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from .._parameters import as_parameter, require
+from .._types import Array, Float, ScalarLike, checked
+from ..conversions import data_and_noise
+from ..flow import Flow
+from .multistep import plain_coefficients, require_plain
+
+
+@final
+class Guided(eqx.Module):
+    """V_u + scale (V_c - V_u): away from a weaker predictor, towards a better one.
+
+    Without `weaker`, classifier-free guidance (Ho and Salimans 2022): V_u is the same network without its condition,
+    which it must have met in training: there, write the null condition over one label in ten. With `weaker`,
+    autoguidance (Karras et al. 2024): a smaller or less trained network with the same condition.
+
+    Args:
+        predictor: `predictor(t, x, condition, key) -> velocity` on one example.
+        scale: 1 for no guidance, 0 for the weaker predictor alone; usually 1 to 3.
+        weaker: another predictor, or None.
+
+    Raises:
+        ValueError: in use, without `weaker`: a call without a condition. A network without classes refuses one itself.
+    """
+
+    predictor: Callable[..., Any]
+    scale: float | Array
+    weaker: Callable[..., Any] | None
+
+    @checked
+    def __init__(self, predictor: Callable[..., Any], scale: ScalarLike, weaker: Callable[..., Any] | None = None):
+        self.predictor, self.scale, self.weaker = predictor, as_parameter(scale, "scale"), weaker
+
+    def __call__(self, t: ScalarLike, x: Float[Array, "*event"], condition: Any = None, key: Any = None) -> Array:
+        if self.weaker is None and condition is None:
+            raise ValueError(
+                "guidance without a weaker predictor steers towards a condition, and there is none: give "
+                "condition=... (one a row), or Guided(..., weaker=...)"
+            )
+        strong = self.predictor(t, x, condition, key)
+        weak = self.predictor(t, x, None, key) if self.weaker is None else self.weaker(t, x, condition, key)
+        return weak + jnp.asarray(self.scale, x.dtype) * (strong - weak)
+
+
+@final
+class EnergyGuided(eqx.Module):
+    """A potential added while sampling: data are drawn from about p(x_0) exp(-E(x_0)), without training for E.
+
+    The score of x_t gains -grad E(D(x_t)), D the denoiser, so V gains (W b / a) grad E(D(x)), the gradient taken
+    through the predictor. It is exact where E is linear in x_0 and x_0 Gaussian given x_t with a spread that does not
+    depend on x_t, and else a guess that is good late on the way (Chung et al. 2023). With `data_std` the energy is told
+    how far x_0 may be from D, and can be as soft as that (Song et al. 2023): `painted` is then exact for Gaussian data
+    with independent coordinates of that deviation.
+
+    Args:
+        predictor: `predictor(t, x, condition, key) -> velocity` on one example.
+        flow: linear, with coefficients that are numbers or one a coordinate.
+        energy: E, a callable from one x_0 to a scalar, such as `painted(known, mask)`; in units of k T.
+        data_std: of the data, such as `model.data_std`, or None. Given, the energy is called as
+            `energy(x_0, variance)`, variance = b^2 s^2 / (a^2 s^2 + b^2) that of x_0 given x_t, of x_0's shape.
+
+    Raises:
+        ValueError: a flow that is not linear or has matrices; in use, an energy that is no scalar.
+    """
+
+    predictor: Callable[..., Any]
+    flow: Flow
+    energy: Callable[..., Any]
+    data_std: float | Array | None
+
+    @checked
+    def __init__(
+        self,
+        predictor: Callable[..., Any],
+        flow: Flow,
+        energy: Callable[..., Any],
+        data_std: ScalarLike | Float[Array, "*event"] | None = None,
+    ):
+        require_plain(flow, "EnergyGuided")
+        self.predictor, self.flow, self.energy = predictor, flow, energy
+        self.data_std = None if data_std is None else as_parameter(data_std, "data_std")
+        if self.data_std is not None:
+            require(self.data_std, lambda s: jnp.asarray(s) > 0, f"data_std must be positive, got {self.data_std}")
+
+    def __call__(self, t: ScalarLike, x: Float[Array, "*event"], condition: Any = None, key: Any = None) -> Array:
+        t = jnp.asarray(t, x.dtype)
+        a, b = plain_coefficients(self.flow, t, x)
+        spread = ()
+        if self.data_std is not None:
+            s = jnp.asarray(self.data_std, x.dtype)
+            spread = ((b * s) ** 2 / ((a * s) ** 2 + b**2),)
+
+        def energy(x: Array) -> tuple[Array, Array]:
+            velocity = self.predictor(t, x, condition, key)
+            value = self.energy(data_and_noise(self.flow, t, x, velocity)[0], *spread)
+            if jnp.shape(value) != ():
+                raise ValueError(f"energy must return one number, got shape {jnp.shape(value)}")
+            return value, velocity
+
+        slope, velocity = jax.grad(energy, has_aux=True)(x)
+        _, _, a_dot, b_dot = self.flow.coefficient_operators(t, x.shape)
+        w = a * jnp.asarray(b_dot.value, x.dtype) - jnp.asarray(a_dot.value, x.dtype) * b
+        seen = a > 1e-5 * b  # where no data are left, nothing steers
+        return velocity + jnp.where(seen, w * b / jnp.where(seen, a, jnp.ones_like(a)), jnp.zeros_like(a)) * slope
+
+
+@checked
+def painted(
+    known: Float[Array, "*event"], mask: Any, *, std: float = 0.05, measure: Callable[..., Any] | None = None
+) -> Callable[..., Array]:
+    """The energy of a picture that is known in part: |mask (A x - known)|^2 / (2 std^2), for `EnergyGuided`.
+
+    With a variance of x it is |mask (A x - known)|^2 / (2 (std^2 + A variance)).
+
+    With A the identity it fills in what the mask leaves out; with A a mean over blocks it makes a picture larger.
+
+    Args:
+        known: what was measured, of the shape of A x.
+        mask: 1 where it is known and 0 where not, of known's shape, or of a shape that broadcasts to it.
+        std: how far off a value may be, in the unit of the data.
+        measure: A, a callable from one x_0; the identity if None.
+
+    Raises:
+        ValueError: a mask of another shape, a std that is not positive; in use, an A x of another shape.
+    """
+    mask = jnp.asarray(mask, known.dtype)
+    try:
+        fits = jnp.broadcast_shapes(mask.shape, known.shape) == known.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"mask has shape {mask.shape}, and known {known.shape}: they must agree")
+    if not std > 0.0:
+        raise ValueError(f"std must be positive, got {std}")
+    mask = jnp.broadcast_to(mask, known.shape)
+
+    def energy(x: Array, variance: Array | None = None) -> Array:
+        seen = x if measure is None else measure(x)
+        if jnp.shape(seen) != known.shape:
+            raise ValueError(f"known has shape {known.shape}, but what is measured of an example has {jnp.shape(seen)}")
+        spread = std**2
+        if variance is not None:
+            spread = spread + (variance if measure is None else measure(variance))
+        return jnp.sum((mask * (seen - known)) ** 2 / (2.0 * spread))
+
+    return energy

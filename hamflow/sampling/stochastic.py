@@ -42,7 +42,7 @@ class ReverseSDE(AbstractSampler):
         require(self.strength, lambda s: jnp.asarray(s) >= 0, f"strength must not be negative, got {self.strength}")
 
     def require_flow(self, flow: Flow) -> None:
-        if heat_kinetic(flow) is None:
+        if flow.is_linear or heat_kinetic(flow) is None:  # a diffusion is both, and is followed as a linear flow
             require_plain(flow, "ReverseSDE")
 
     def init(self, x: Float[Array, "*event"]) -> PyTree:

@@ -196,6 +196,10 @@ def test_flows_that_do_not_fit_are_refused():
     )
     with pytest.raises(ValueError, match="ReverseSDE needs a linear flow"):
         hf.generate(curved, stepped, KEY, (2,), 3, hf.ReverseSDE())
+    free = hf.Hamiltonian(hf.ZeroPotential(), hf.GaussianKinetic(spd()))
+    dense_diffusion = hf.Flow(free, hf.IndependentCoupling(), 1.0, hf.NormalPrior())
+    with pytest.raises(ValueError, match="those of this flow are matrices"):
+        hf.generate(curved, dense_diffusion, KEY, (2, 2), 3, hf.ReverseSDE())
     matrices = hf.whitened_oscillation(spd())
     for sampler in (hf.DPMSolver2M(), hf.ReverseSDE(), hf.Churn()):
         with pytest.raises(ValueError, match="those of this flow are matrices"):

@@ -120,8 +120,10 @@ from .sampling import (
     Heun as Heun,
     LikelihoodEstimate as LikelihoodEstimate,
     ReverseSDE as ReverseSDE,
+    UniPC as UniPC,
     Walk as Walk,
     bits_per_dimension as bits_per_dimension,
+    cosine_grid as cosine_grid,
     dequantize as dequantize,
     encode as encode,
     generate as generate,
@@ -130,9 +132,11 @@ from .sampling import (
     langevin_terms as langevin_terms,
     log_likelihood as log_likelihood,
     log_likelihood_and_error as log_likelihood_and_error,
+    log_snr_grid as log_snr_grid,
     painted as painted,
     rho_grid as rho_grid,
     to_blackjax as to_blackjax,
+    uniform_grid as uniform_grid,
 )
 from .conformance import Finding as Finding, Report as Report, check as check
 from . import networks as networks

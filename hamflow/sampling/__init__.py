@@ -2,7 +2,12 @@
 
 from .encode import encode as encode
 from .generate import generate as generate
-from .grids import rho_grid as rho_grid
+from .grids import (
+    cosine_grid as cosine_grid,
+    log_snr_grid as log_snr_grid,
+    rho_grid as rho_grid,
+    uniform_grid as uniform_grid,
+)
 from .guidance import EnergyGuided as EnergyGuided, Guided as Guided, painted as painted
 from .langevin import langevin as langevin, langevin_state as langevin_state, langevin_terms as langevin_terms
 from .likelihood import (
@@ -16,3 +21,4 @@ from .mcmc import BlackjaxTarget as BlackjaxTarget, to_blackjax as to_blackjax
 from .multistep import DDIM as DDIM, DPMSolver2M as DPMSolver2M
 from .samplers import AbstractSampler as AbstractSampler, Euler as Euler, Heun as Heun, Walk as Walk
 from .stochastic import Churn as Churn, ReverseSDE as ReverseSDE
+from .unipc import UniPC as UniPC

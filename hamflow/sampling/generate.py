@@ -16,7 +16,13 @@ from ..domains import Euclidean
 from ..flow import Flow
 from .grids import rho_grid
 from .samplers import AbstractSampler, Heun, Walk, walk_down
-from .velocity_field import require_ordinary, solve_on_grid, velocity_field, with_own_tolerances
+from .velocity_field import (
+    require_ordinary,
+    solve_on_grid,
+    solve_to_tolerance,
+    velocity_field,
+    with_own_tolerances,
+)
 
 
 @checked
@@ -31,6 +37,7 @@ def generate(
     condition: PyTree = None,
     times: Float[Array | np.ndarray, "times"] | None = None,
     start: Float[Array | np.ndarray, "batch *event"] | None = None,
+    tolerance: float | None = None,
 ) -> Float[Array, "batch *event"]:
     """Draw x_T from the flow's prior and solve dx/dt = V(t, x) from the horizon to 0.
 
@@ -48,8 +55,11 @@ def generate(
             to a wall vanishes there, as the exact velocity's does: otherwise its equations may have no root, and
             diffrax raises.
         condition: None, or a tree of arrays with a leading axis of n.
-        times: decreasing times from the horizon to 0 in place of the flow's grid; `num_steps` is not used then.
+        times: decreasing times from the horizon to 0 in place of the flow's grid, such as `cosine_grid(flow, 18)`;
+            `num_steps` is not used then.
         start: x_T of every row, of shape `shape`, in place of draws from the prior: what `encode` made, or a mixture.
+        tolerance: relative and absolute, of a step: each row takes as many steps as that asks for, of diffrax.Tsit5 or
+            of the adaptive diffrax solver given; `num_steps` is not used then. V is asked at t = 0 too.
 
     Returns:
         Samples of shape `shape`, in jax's default float. In a Box or Torus the solver follows the reflected or
@@ -59,18 +69,21 @@ def generate(
         TypeError: arguments of another shape or dtype, by name.
         ValueError: a shape without a batch axis, another number of keys or conditions than rows, fewer than one step,
             times that do not run from the horizon down to 0, a predictor that returns another shape, a solver that is
-            not for one ordinary differential equation.
-        RuntimeError: a draw of the prior outside the domain.
+            not for one ordinary differential equation; a tolerance that is not positive, or with times, or with a
+            solver that cannot choose its steps.
+        RuntimeError: a draw of the prior outside the domain; a tolerance that takes more than 4,096 steps.
     """
     key = _checked_key(key, shape)
     flow.require_event(shape[1:])
-    if solver is None:
+    if tolerance is not None:
+        solver = _adaptive(solver, tolerance, times)
+    elif solver is None:
         solver = Heun()
     if isinstance(solver, AbstractSampler):
         solver.require_flow(flow)
     else:
         require_ordinary(solver)
-        solver = with_own_tolerances(solver)
+        solver = solver if tolerance is not None else with_own_tolerances(solver)
     for leaf in jax.tree.leaves(condition):
         if jnp.shape(leaf)[:1] != shape[:1]:
             raise ValueError(
@@ -79,12 +92,15 @@ def generate(
             )
     if start is not None and jnp.shape(start) != shape:
         raise ValueError(f"start has shape {jnp.shape(start)}, and shape asks for {shape}: give one x_T a row")
-    grid = rho_grid(flow, num_steps) if times is None else _checked_times(times, flow)
-    return _generate(predictor, flow, key, shape, grid, solver, condition, start)
+    if tolerance is not None:
+        grid = None
+    else:
+        grid = rho_grid(flow, num_steps) if times is None else _checked_times(times, flow)
+    return _generate(predictor, flow, key, shape, grid, solver, condition, start, tolerance)
 
 
 @eqx.filter_jit
-def _generate(predictor, flow, key, shape, grid, solver, condition, start) -> Array:
+def _generate(predictor, flow, key, shape, grid, solver, condition, start, tolerance) -> Array:
     event = shape[1:]
     keys = key if key.ndim else jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(shape[0]))
     x = jax.vmap(lambda k: flow.prior.sample(k, event))(keys) if start is None else jnp.asarray(start)
@@ -100,6 +116,9 @@ def _generate(predictor, flow, key, shape, grid, solver, condition, start) -> Ar
     velocity = velocity_field(predictor, domain)
 
     def one(x: Array, key: Any, condition: Any) -> Array:
+        if grid is None:
+            horizon = jnp.asarray(flow.horizon, x.dtype)
+            return solve_to_tolerance(velocity, x, horizon, jnp.zeros_like(horizon), solver, tolerance, condition)
         if isinstance(solver, AbstractSampler):
             walk = Walk(lambda t, x: velocity(t, x, condition), flow, grid.size - 1)
             return walk_down(solver, walk, x, grid, jr.fold_in(key, 1))
@@ -107,6 +126,22 @@ def _generate(predictor, flow, key, shape, grid, solver, condition, start) -> Ar
 
     x = eqx.filter_vmap(one, in_axes=(0, 0, None if condition is None else 0))(x, keys, condition)
     return jax.vmap(lambda x: domain.fold(x, x)[0])(x)
+
+
+def _adaptive(solver: Any, tolerance: float, times: Any) -> diffrax.AbstractSolver:
+    """The solver that chooses its steps."""
+    if not tolerance > 0.0:
+        raise ValueError(f"tolerance must be positive, got {tolerance}")
+    if times is not None:
+        raise ValueError("times are given and a tolerance, which chooses the times: leave out one of the two")
+    if solver is None:
+        return diffrax.Tsit5()
+    if not isinstance(solver, diffrax.AbstractAdaptiveSolver):
+        raise ValueError(
+            f"solver {type(solver).__name__} cannot choose its steps by a tolerance: leave out the tolerance, or use "
+            "an adaptive solver of diffrax such as Tsit5"
+        )
+    return solver
 
 
 def _checked_key(key: Any, shape: tuple[int, ...]) -> Array:

@@ -37,12 +37,87 @@ def rho_grid(
         ValueError: fewer than one step, a sigma or rho that is not positive, sigma_min not below sigma_max
             and the flow's own largest sigma.
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
-    for name, value in (("sigma_min", sigma_min), ("sigma_max", sigma_max), ("rho", rho)):
-        if value is not None and not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive, got {value}")
-    grid, least, last = _rho_grid(flow, num_steps, sigma_min, sigma_max, rho)
+    _require_positive(rho=rho)
+    return _spaced(flow, num_steps, sigma_min, sigma_max, rho)
+
+
+@checked
+def log_snr_grid(
+    flow: Flow, num_steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
+) -> Float[Array, "times"]:
+    """The horizon, then times even in log sigma, half the log of the signal-to-noise ratio, then 0.
+
+    The limit of `rho_grid` for large rho; it puts more steps near the data than any of them (the grid of DPM-Solver, Lu
+    et al. 2022).
+
+    Args:
+        flow: gives sigma(t).
+        num_steps: n, at least 1.
+        sigma_min: as in `rho_grid`.
+        sigma_max: as in `rho_grid`.
+
+    Returns:
+        `num_steps + 1` decreasing times, in jax's default float.
+
+    Raises:
+        ValueError: as in `rho_grid`.
+    """
+    return _spaced(flow, num_steps, sigma_min, sigma_max, None)
+
+
+@checked
+def uniform_grid(flow: Flow, num_steps: int) -> Float[Array, "times"]:
+    """Times even from the horizon to 0: t_i = T (1 - i / n).
+
+    Args:
+        flow: gives the horizon T.
+        num_steps: n, at least 1.
+
+    Returns:
+        `num_steps + 1` decreasing times, in jax's default float.
+
+    Raises:
+        ValueError: fewer than one step.
+    """
+    _require_steps(num_steps)
+    horizon = jnp.asarray(flow.horizon, float)
+    # The first is the horizon itself: T * 1.0 could round otherwise in a product of traced numbers.
+    return jnp.concatenate([horizon[None], horizon * (1.0 - jnp.arange(1.0, num_steps + 1.0) / num_steps)])
+
+
+@checked
+def cosine_grid(
+    flow: Flow, num_steps: int, *, middle: float | None = None, sigma_max: float | None = None
+) -> Float[Array, "times"]:
+    """Even in the angle arctan(sigma / middle), from its value at sigma_max to 0: the cosine schedule.
+
+    With data of unit variance and `middle=1` the share of data in x_t is a cosine of the step (Nichol and Dhariwal
+    2021); of an oscillation at frequency 1 / middle these are even times.
+
+    Args:
+        flow: gives sigma(t).
+        num_steps: n, at least 1.
+        middle: the sigma at 45 degrees, about the deviation of the data. Unless given, the geometric mean of the ends
+            of `rho_grid`: .4 with EDM's.
+        sigma_max: the sigma of the first angle, as in `rho_grid`; the first time is the horizon all the same.
+
+    Returns:
+        `num_steps + 1` decreasing times, in jax's default float.
+
+    Raises:
+        ValueError: fewer than one step, a sigma that is not positive.
+    """
+    _require_steps(num_steps)
+    _require_positive(middle=middle, sigma_max=sigma_max)
+    return _cosine(flow, num_steps, middle, sigma_max)
+
+
+def _spaced(
+    flow: Flow, num_steps: int, sigma_min: float | None, sigma_max: float | None, rho: float | None
+) -> Float[Array, "times"]:
+    _require_steps(num_steps)
+    _require_positive(sigma_min=sigma_min, sigma_max=sigma_max)
+    grid, least, last = _spaced_in_sigma(flow, num_steps, sigma_min, sigma_max, rho)
     require(
         (least, last),
         lambda ends: ends[0] < ends[1],
@@ -52,25 +127,61 @@ def rho_grid(
     return grid
 
 
+def _require_steps(num_steps: int) -> None:
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
+
+
+def _require_positive(**values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive, got {value}")
+
+
 @eqx.filter_jit  # some forty operations on a handful of numbers: one by one they cost 8 ms
-def _rho_grid(
-    flow: Flow, num_steps: int, sigma_min: float | None, sigma_max: float | None, rho: float
+def _spaced_in_sigma(
+    flow: Flow, num_steps: int, sigma_min: float | None, sigma_max: float | None, rho: float | None
 ) -> tuple[Array, Array, Array]:
-    """The grid, and log sigma where it ends and where it starts."""
-    horizon = jnp.asarray(flow.horizon, float)
+    """The grid, even in sigma^(1/rho) or without a rho in log sigma; and log sigma at its end and its start."""
+
+    def evened(log_sigma: Array) -> Array:
+        return log_sigma if rho is None else jnp.exp(log_sigma / rho)
+
+    def log_sigma(even: Array) -> Array:
+        return even if rho is None else rho * jnp.log(even)
+
+    scale, horizon = flow.noise_scale, jnp.asarray(flow.horizon, float)
+    lowest, last = _ends(flow, sigma_min, sigma_max)
+    first = evened(last)
+    ramp = jnp.linspace(0.0, 1.0, max(num_steps, 2))[1:num_steps]
+    # Where sigma_min lies below the scale's whole range, its time is 0: end one even step before the smallest sigma.
+    least = evened(scale.log_sigma(jnp.zeros_like(horizon)))
+    end = jnp.where(
+        scale.time(lowest) > 0,
+        evened(lowest),
+        first + (num_steps - 1) / num_steps * (least - first),
+    )
+    inner = scale.time(log_sigma(first + ramp * (end - first)))
+    return jnp.concatenate([horizon[None], inner, jnp.zeros((1,))]), lowest, last
+
+
+@eqx.filter_jit
+def _cosine(flow: Flow, num_steps: int, middle: float | None, sigma_max: float | None) -> Array:
+    scale, horizon = flow.noise_scale, jnp.asarray(flow.horizon, float)
+    lowest, last = _ends(flow, None, sigma_max)
+    centre = (lowest + last) / 2.0 if middle is None else jnp.log(jnp.asarray(middle, float))
+    first = jnp.arctan(jnp.exp(last - centre))
+    least = jnp.arctan(jnp.exp(scale.log_sigma(jnp.zeros_like(horizon)) - centre))
+    least = jnp.where(scale.time(lowest) > 0, jnp.zeros_like(least), least)  # of a scale that starts above sigma_min
+    angle = first + (least - first) * jnp.arange(1.0, float(num_steps)) / num_steps
+    inner = scale.time(centre + jnp.log(jnp.tan(angle)))
+    return jnp.concatenate([horizon[None], inner, jnp.zeros((1,))])
+
+
+def _ends(flow: Flow, sigma_min: float | None, sigma_max: float | None) -> tuple[Array, Array]:
+    """log sigma at the last time before 0 and at the first."""
     scale = flow.noise_scale
     smallest, largest = scale.span()
     lowest = jnp.log(jnp.asarray(smallest if sigma_min is None else sigma_min, float))
     last = jnp.log(jnp.asarray(largest if sigma_max is None else sigma_max, float))
-    last = jnp.minimum(scale.log_sigma(horizon), last)
-    first = jnp.exp(last / rho)
-    ramp = jnp.linspace(0.0, 1.0, max(num_steps, 2))[1:num_steps]
-    # Where sigma_min lies below the scale's whole range, its time is 0: end one even step before the smallest sigma.
-    least = jnp.exp(scale.log_sigma(jnp.zeros_like(horizon)) / rho)
-    end = jnp.where(
-        scale.time(lowest) > 0,
-        jnp.exp(lowest / rho),
-        first + (num_steps - 1) / num_steps * (least - first),
-    )
-    inner = scale.time(rho * jnp.log(first + ramp * (end - first)))
-    return jnp.concatenate([horizon[None], inner, jnp.zeros((1,))]), lowest, last
+    return lowest, jnp.minimum(scale.log_sigma(jnp.asarray(flow.horizon, float)), last)

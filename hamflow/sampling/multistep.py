@@ -14,7 +14,7 @@ from ..conversions import data_and_noise
 from ..flow import Flow
 from .samplers import AbstractSampler, Walk
 
-_NO_DATA = 1e-5  # a below this share of b says nothing about the data: cos(pi / 2) is 4e-8 in single precision
+NO_DATA = 1e-5  # a below this share of b says nothing about the data: cos(pi / 2) is 4e-8 in single precision
 
 
 @final
@@ -60,12 +60,12 @@ class DPMSolver2M(AbstractSampler):
         denoised, _ = data_and_noise(walk.flow, t, x, walk.velocity(t, x))
         a_t, b_t = plain_coefficients(walk.flow, t, x)
         a_s, b_s = plain_coefficients(walk.flow, s, x)
-        h = _log_ratio(a_s, b_s) - _log_ratio(a_t, b_t)
+        h = log_ratio(a_s, b_s) - log_ratio(a_t, b_t)
         weight = jnp.zeros_like(x) if last else h / (2.0 * h_before)  # 1 / 2r
         guess = denoised + weight * (denoised - before)
         ratio = b_s / b_t
         x = ratio * x + (a_s - a_t * ratio) * guess
-        return x, (denoised, jnp.where(a_t > _NO_DATA * b_t, h, jnp.full_like(h, jnp.inf)))
+        return x, (denoised, jnp.where(a_t > NO_DATA * b_t, h, jnp.full_like(h, jnp.inf)))
 
 
 def require_linear(flow: Flow, name: str) -> None:
@@ -94,7 +94,7 @@ def plain_coefficients(flow: Flow, t: Array, x: Array) -> tuple[Array, Array]:
     return tuple(jnp.broadcast_to(jnp.asarray(o.value, x.dtype), x.shape) for o in (a, b))  # pyright: ignore
 
 
-def _log_ratio(a: Array, b: Array) -> Array:
+def log_ratio(a: Array, b: Array) -> Array:
     """log(a / b), finite."""
     tiny = float(jnp.finfo(a.dtype).tiny)
     return jnp.log(jnp.maximum(a, tiny)) - jnp.log(jnp.maximum(b, tiny))

@@ -1,8 +1,10 @@
 """The grid of sampling times against Karras et al. 2022, equation 5, written in numpy."""
 
+import inspect
 import math
 
 import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 
@@ -52,6 +54,28 @@ def test_options(x64):
     assert grid[0] == 80.0
 
 
+def test_log_snr_grid(x64):
+    """Even in log sigma, in numpy; of an oscillation the angle of that sigma."""
+    sigma = np.geomspace(80.0, 0.002, 9)
+    np.testing.assert_allclose(hf.log_snr_grid(hf.diffusion(), 9), [*sigma, 0.0], rtol=1e-12)
+    grid = hf.log_snr_grid(hf.oscillation(2.0), 9, sigma_min=0.1, sigma_max=10.0)
+    np.testing.assert_allclose(grid[1:-1], np.arctan(2.0 * np.geomspace(10.0, 0.1, 9)[1:]) / 2.0, rtol=1e-12)
+
+
+def test_uniform_grid(x64):
+    np.testing.assert_allclose(hf.uniform_grid(hf.reflection(horizon=3.0), 4), [3.0, 2.25, 1.5, 0.75, 0.0])
+
+
+def test_cosine_grid(x64):
+    """Even angles of sigma against `middle`: of an oscillation at 1 / middle, even times from that of sigma_max."""
+    grid = hf.cosine_grid(hf.oscillation(2.0), 5, middle=0.5, sigma_max=10.0)
+    first = np.arctan(2.0 * 10.0) / 2.0
+    np.testing.assert_allclose(grid, [np.pi / 4, *(first * np.array([0.8, 0.6, 0.4, 0.2, 0.0]))], rtol=1e-11)
+    grid = hf.cosine_grid(hf.diffusion(), 4)  # sqrt(.002 * 80) = .4
+    angle = np.arctan(80.0 / 0.4)
+    np.testing.assert_allclose(grid, [80.0, *(0.4 * np.tan(angle * np.array([0.75, 0.5, 0.25, 0.0])))], rtol=1e-11)
+
+
 FLOWS = [
     hf.diffusion(),
     hf.flow_matching(),
@@ -67,10 +91,14 @@ FLOWS = [
 ]
 
 
+GRIDS = [hf.rho_grid, hf.log_snr_grid, hf.uniform_grid, hf.cosine_grid]
+
+
+@pytest.mark.parametrize("make", GRIDS, ids=lambda make: make.__name__)
 @pytest.mark.parametrize("flow", FLOWS)
-@pytest.mark.parametrize("num_steps", [1, 2, 18])
-def test_from_the_horizon_exactly_down_to_zero(flow, num_steps):
-    grid = hf.rho_grid(flow, num_steps)
+@pytest.mark.parametrize("num_steps", [1, 2, 18, 300])
+def test_from_the_horizon_exactly_down_to_zero(flow, num_steps, make):
+    grid = make(flow, num_steps)
     assert grid.shape == (num_steps + 1,)
     assert grid.dtype == jnp.float32
     assert grid[0] == np.float32(flow.horizon)
@@ -95,6 +123,24 @@ def test_default_float(x64):
 def test_bad_arguments_are_named(num_steps, options, error, message):
     with pytest.raises(error, match=message):
         hf.rho_grid(hf.oscillation(), num_steps, **options)
+
+
+@pytest.mark.parametrize("make", GRIDS, ids=lambda make: make.__name__)
+def test_bad_arguments_of_every_grid(make):
+    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
+        make(hf.oscillation(), 0)
+    for name in ("sigma_min", "sigma_max", "middle"):
+        if name in inspect.signature(make).parameters:
+            with pytest.raises(ValueError, match=f"{name} must be positive"):
+                make(hf.oscillation(), 3, **{name: -1.0})
+
+
+def test_generate_takes_a_grid():
+    """One Heun step and an Euler step, written out."""
+    flow = hf.flow_matching()
+    found = hf.generate(lambda t, x, c, k: -x, flow, jr.key(0), (1, 2), times=hf.uniform_grid(flow, 2))
+    x = flow.prior.sample(jr.fold_in(jr.key(0), 0), (2,))
+    np.testing.assert_allclose(found[0], x * (1 + 0.5 + 0.125) * 1.5, rtol=1e-6)
 
 
 def test_a_flow_that_ends_below_sigma_min():

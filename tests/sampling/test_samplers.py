@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from oracles import reflection_velocity
-from scipy import special
+from scipy import integrate, special
 from systems import array, spd
 
 import hamflow as hf
@@ -49,9 +49,10 @@ def error_of(way, sampler, n):
     return float(jnp.sqrt(jnp.mean((hf.generate(predictor, flow, KEY, (16,), n, sampler, start=start) - exact) ** 2)))
 
 
-@pytest.mark.parametrize(
-    ("sampler", "order"), [(hf.Euler(), 1), (hf.DDIM(), 1), (hf.Heun(), 2), (hf.DPMSolver2M(), 2)], ids=type
-)
+ORDERS = [(hf.Euler(), 1), (hf.DDIM(), 1), (hf.Heun(), 2), (hf.DPMSolver2M(), 2), (hf.UniPC(2), 2), (hf.UniPC(), 3)]
+
+
+@pytest.mark.parametrize(("sampler", "order"), ORDERS, ids=str)
 def test_order(way, sampler, order, x64):
     errors = [error_of(way, sampler, n) for n in (40, 80, 160)]
     np.testing.assert_allclose(np.log2(errors[:-1]) - np.log2(errors[1:]), order, atol=0.3)
@@ -117,6 +118,72 @@ def test_dpm_solver_by_hand(name, x64):
     np.testing.assert_allclose(hf.generate(curved, flow, KEY, (3,), n, hf.DPMSolver2M()), x, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("order", [2, 3])
+def test_unipc_by_quadrature(order, x64):
+    """The integral of e^l times Lagrange's polynomial through the known D, by scipy; here l = -log t."""
+    flow, n = FLOWS["diffusion"](), 5
+    times = np.asarray(hf.rho_grid(flow, n))
+
+    def denoised(t, x):
+        return x - t * (np.sin(3 * x) + t * x - 0.3)
+
+    def gained(l0, l1, nodes, values):
+        """int e^l D dl, D through (nodes, values)."""
+        polynomial = np.polyfit(np.array(nodes) - l0, values, len(nodes) - 1)
+        return integrate.quad(lambda level: np.exp(level) * np.polyval(polynomial, level - l0), l0, l1, epsabs=1e-12)[0]
+
+    def walk(x):
+        levels, seen, corrected = [], [], x
+        for t, s in itertools.pairwise(times):
+            level, d = -np.log(t), denoised(t, x)
+            if seen:
+                known = order - 1  # earlier values that a correction uses
+                nodes, values = ([*levels[-known:], level], [*seen[-known:], d])
+                corrected = t * (corrected * np.exp(levels[-1]) + gained(levels[-1], level, nodes, values))
+            levels, seen = [*levels, level], [*seen, d]
+            if s == 0:
+                return d
+            nodes, values = levels[-(order - 1) :], seen[-(order - 1) :]
+            x = s * (corrected / t + gained(level, -np.log(s), nodes, values))
+
+    start = first(flow, KEY, 3)
+    expected = [walk(x) for x in start]
+    np.testing.assert_allclose(hf.generate(curved, flow, KEY, (3,), n, hf.UniPC(order)), expected, rtol=1e-7)
+
+
+def test_unipc_starts_where_no_data_are_left(x64):
+    """From a = 0 the error goes on falling, by more than 2^2.5 a doubling: no step of fixed length of first order."""
+    flow = FLOWS["oscillation"]()
+    predictor, start = hf.MixtureVelocity(mixture(), flow), jnp.asarray(first(flow, KEY, 16))
+    exact = hf.generate(predictor, flow, KEY, (16,), start=start, tolerance=1e-10)
+    errors = [
+        jnp.sqrt(jnp.mean((hf.generate(predictor, flow, KEY, (16,), n, hf.UniPC(), start=start) - exact) ** 2))
+        for n in (40, 80, 160)
+    ]
+    assert errors[0] > 5.6 * errors[1] > 5.6**2 * errors[2]
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-8])
+def test_steps_chosen_by_a_tolerance(name, tolerance, x64):
+    """Against 400 steps of order 8; the error of a path is a few errors of a step."""
+    flow = FLOWS[name]()
+    predictor, start = hf.MixtureVelocity(mixture(), flow), jnp.asarray(first(flow, KEY, 6))
+    exact = hf.generate(predictor, flow, KEY, (6,), 400, diffrax.Dopri8(), start=start)
+    for solver in (None, diffrax.Dopri5()):
+        found = hf.generate(predictor, flow, KEY, (6,), solver=solver, start=start, tolerance=tolerance)
+        np.testing.assert_allclose(found, exact, atol=30 * tolerance)
+
+
+def test_a_tolerance_in_a_box():
+    """All but rows from the ridge between the modes, where a path's error grows without bound."""
+    law = hf.GaussianMixturePotential(array([0.5], [-0.4]), array(0.15, 0.1), array(0.4, 0.6))
+    found = hf.generate(reflection_velocity(law), hf.reflection(), jr.key(1), (500, 1), tolerance=1e-4)
+    grid = hf.generate(reflection_velocity(law), hf.reflection(), jr.key(1), (500, 1), 200)
+    assert float(jnp.max(jnp.abs(found))) <= 1.0
+    assert np.quantile(np.abs(found - grid), 0.95) < 30 * 1e-4
+
+
 # -- noise on the way ------------------------------------------------------------------------------------------------
 
 
@@ -159,7 +226,7 @@ def test_without_noise_they_are_the_plain_methods():
         )
 
 
-@pytest.mark.parametrize("sampler", [hf.ReverseSDE(), hf.Churn(), hf.DPMSolver2M()], ids=type)
+@pytest.mark.parametrize("sampler", [hf.ReverseSDE(), hf.Churn(), hf.DPMSolver2M(), hf.UniPC()], ids=type)
 def test_rows_depend_on_their_keys_alone(sampler):
     flow = hf.oscillation()
     predictor = hf.MixtureVelocity(mixture(), flow)
@@ -184,7 +251,7 @@ def test_one_value_a_coordinate_and_matrices(x64):
 
 
 def test_flows_that_do_not_fit_are_refused():
-    for sampler in (hf.DDIM(), hf.DPMSolver2M(), hf.Churn()):
+    for sampler in (hf.DDIM(), hf.DPMSolver2M(), hf.UniPC(), hf.Churn()):
         with pytest.raises(ValueError, match=rf"{type(sampler).__name__} needs a linear flow"):
             hf.generate(curved, hf.reflection(), KEY, (2,), 3, sampler)
     stepped = hf.Flow(
@@ -201,7 +268,7 @@ def test_flows_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="those of this flow are matrices"):
         hf.generate(curved, dense_diffusion, KEY, (2, 2), 3, hf.ReverseSDE())
     matrices = hf.whitened_oscillation(spd())
-    for sampler in (hf.DPMSolver2M(), hf.ReverseSDE(), hf.Churn()):
+    for sampler in (hf.DPMSolver2M(), hf.UniPC(), hf.ReverseSDE(), hf.Churn()):
         with pytest.raises(ValueError, match="those of this flow are matrices"):
             hf.generate(curved, matrices, KEY, (2, 2), 3, sampler)
 
@@ -213,3 +280,20 @@ def test_numbers_out_of_range_are_refused():
         hf.Churn(-1.0)
     with pytest.raises(ValueError, match="split or stochastic"):
         hf.generate(curved, hf.oscillation(), KEY, (2,), 3, diffrax.SemiImplicitEuler())
+
+
+def test_a_tolerance_that_does_not_fit_is_refused():
+    flow = hf.oscillation()
+
+    def generate(**arguments):
+        return hf.generate(curved, flow, KEY, (2,), **arguments)
+
+    with pytest.raises(ValueError, match="tolerance must be positive, got 0"):
+        generate(tolerance=0.0)
+    with pytest.raises(ValueError, match="times are given and a tolerance"):
+        generate(tolerance=1e-3, times=hf.uniform_grid(flow, 3))
+    for solver in (hf.Heun(), diffrax.Euler()):
+        with pytest.raises(ValueError, match=f"solver {type(solver).__name__} cannot choose its steps"):
+            generate(tolerance=1e-3, solver=solver)
+    with pytest.raises(TypeError):
+        hf.UniPC(4)

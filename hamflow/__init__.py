@@ -53,7 +53,12 @@ from .energies import (
     MagneticEnergy as MagneticEnergy,
     RiemannianEnergy as RiemannianEnergy,
 )
-from .priors import NormalPrior as NormalPrior, Prior as Prior, UniformPrior as UniformPrior
+from .priors import (
+    NormalPrior as NormalPrior,
+    Prior as Prior,
+    ScaledPrior as ScaledPrior,
+    UniformPrior as UniformPrior,
+)
 from .couplings import (
     AbstractAffineCoupling as AbstractAffineCoupling,
     AbstractCoupling as AbstractCoupling,
@@ -77,6 +82,12 @@ from .integrators import (
     Yoshida8 as Yoshida8,
     integrate as integrate,
 )
+from .schedules import (
+    AbstractSchedule as AbstractSchedule,
+    Schedule as Schedule,
+    VarianceExploding as VarianceExploding,
+    VariancePreserving as VariancePreserving,
+)
 from .noise_scale import AbstractNoiseScale as AbstractNoiseScale
 from .flow import Flow as Flow
 from .recipes import (
@@ -86,6 +97,7 @@ from .recipes import (
     reflection as reflection,
     whitened_oscillation as whitened_oscillation,
 )
+from .schedule_change import RescheduledVelocity as RescheduledVelocity, reschedule as reschedule
 from .predictors import MixtureVelocity as MixtureVelocity, Preconditioned as Preconditioned
 from .conversions import Converted as Converted, convert as convert
 from .objectives import (

@@ -16,6 +16,7 @@ from . import _linear as linear
 from ._parameters import as_time, cast, is_concrete
 from ._types import Array, Float, ScalarLike
 from .propagators import AbstractLinearPropagator, HarmonicMotion, LinearFreeMotion
+from .rescheduled import RescheduledLinearMotion
 
 # EDM's range of sampling (Karras et al. 2022, table 1), for data of a standard deviation about one half. A flow in
 # other units (pixels from 0 to 255, metres) moves it: the flow's own largest noise says what its units are.
@@ -66,6 +67,9 @@ class RatioNoiseScale(AbstractNoiseScale):
         return jnp.clip(values, jnp.log(_BELOW * smallest), jnp.log(largest)).astype(t.dtype)
 
     def time(self, log_sigma: ScalarLike | Float[Array | np.ndarray, "*times"]) -> Float[Array, "*times"]:
+        if isinstance(self.propagator, RescheduledLinearMotion):  # the same sigma, by another clock
+            t = self.propagator.schedule.inverse(self._before(self.propagator).time(log_sigma))
+            return jnp.minimum(t, cast(self.horizon, t.dtype))
         given = as_time(log_sigma)
         # All finite after the exponential, in single precision too.
         log_sigma = jnp.clip(_at_least_single(given), -60.0, 60.0)
@@ -96,6 +100,11 @@ class RatioNoiseScale(AbstractNoiseScale):
             t = jnp.asarray(self.horizon, float) * (jnp.arange(128, dtype=float) + 0.5) / 128
             values = np.asarray(jax.vmap(self.unclipped)(t))
         return bool(np.all(np.diff(values) > 0))
+
+    def _before(self, motion: RescheduledLinearMotion) -> "RatioNoiseScale":
+        """The noise scale of the flow that was rescheduled."""
+        horizon = motion.schedule.time(jnp.asarray(self.horizon, float))
+        return RatioNoiseScale(propagator=motion.motion, alpha=self.alpha, beta=self.beta, horizon=horizon)
 
     def _root_mean_squares(self, t: Array) -> tuple[Array, Array]:
         a_block, b_block, _, _ = self.propagator.operators(jnp.zeros_like(t), t, None)

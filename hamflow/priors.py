@@ -106,3 +106,34 @@ class UniformPrior(eqx.Module):
         length = jnp.broadcast_to(jnp.asarray(upper - lower, position.dtype), position.shape)
         inside = jnp.all((position >= lower) & (position <= upper))
         return jnp.where(inside, -jnp.sum(jnp.log(length)), -jnp.inf)
+
+
+class ScaledPrior(eqx.Module):
+    """The law of factor x, x from another prior.
+
+    Args:
+        prior: with `sample` and `log_prob`.
+        factor: a positive number.
+
+    Raises:
+        ValueError: a factor that is not positive.
+    """
+
+    prior: Prior
+    factor: float | Float[Array, ""]
+
+    @checked
+    def __init__(self, prior: Prior, factor: ScalarLike):
+        self.prior, self.factor = prior, as_parameter(factor, "factor")
+        require(self.factor, lambda c: jnp.asarray(c) > 0, f"factor must be positive, got {self.factor}")
+
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+        """One example of shape `shape`, in jax's default float."""
+        x = self.prior.sample(key, shape)
+        return jnp.asarray(self.factor, x.dtype) * x
+
+    def log_prob(self, position: Float[Array | np.ndarray, "*event"] | ScalarLike) -> Scalar:
+        """log p(x / factor) - size log factor, in nats."""
+        position = as_floating(position)
+        factor = jnp.asarray(self.factor, position.dtype)
+        return self.prior.log_prob(position / factor) - position.size * jnp.log(factor)

@@ -199,6 +199,11 @@ def _rippled(domain, wave_number, integrator):
     return hf.Flow(system, hf.IndependentCoupling(), 0.9, hf.UniformPrior(-1.0, 1.5), integrator)
 
 
+def _quadratic(t):
+    """From 0 to pi / 2 at pi / 2, at first at half the pace."""
+    return t * (0.5 + t / math.pi)
+
+
 def _named() -> dict[str, FlowEntry]:
     image, small_image, scalar = (3, 4, 4), (2, 1, 2), ()
     # For reflection the misfit at T = 1.5 L is exp(-(1.5 pi)^2 / 2) = 1.5e-5 of the first Fourier mode of the data
@@ -254,6 +259,28 @@ def _named() -> dict[str, FlowEntry]:
         ),
         "inverted oscillator": FlowEntry(lambda: _inverted(1.2, 1.0, 0.5), small_image, normal(small_image, 0.5)),
         "driven": FlowEntry(lambda: _driven(0.7, 2.0, 0.5), data=normal(SHAPE, 0.5), conserves_energy=False),
+        "diffusion, variance preserving": FlowEntry(
+            lambda: hf.reschedule(hf.diffusion(3.0, 0.5), hf.VariancePreserving()),
+            data=normal(SHAPE, 0.5),
+            conserves_energy=False,
+        ),
+        "diffusion, variance exploding": FlowEntry(
+            lambda: hf.reschedule(hf.diffusion(3.0, 0.5), hf.VarianceExploding()),
+            data=normal(SHAPE, 0.5),
+            conserves_energy=False,
+        ),
+        "whitened, dense, another clock and scale": FlowEntry(
+            lambda: hf.reschedule(
+                hf.whitened_oscillation(spd()), hf.Schedule(_quadratic, math.pi / 2.0, lambda t: 1.0 / (1.0 + t))
+            ),
+            data=bimodal(SHAPE),
+            conserves_energy=False,
+        ),
+        "reflection, another clock": FlowEntry(
+            lambda: hf.reschedule(hf.reflection(), hf.Schedule(jnp.sqrt, 9.0)),
+            data=uniform(SHAPE, -0.9, 0.1),
+            conserves_energy=False,
+        ),
         # Steps of .1 and less over a time of about 1, forces of about 1: h^p, ten times that for the constant.
         "integrator: Leapfrog": FlowEntry(
             lambda: _stepped("mixture", "diagonal mass", hf.Leapfrog(0.01)), accuracy=3e-3

@@ -11,6 +11,7 @@ import pytest
 from systems import FLOWS, array, spd
 
 import hamflow as hf
+from hamflow.rescheduled import RescheduledCoupling
 
 # Walls, shifts and the speed of light make a motion that is not linear, and so does CondOT to a prior not N(0, ...).
 NOT_LINEAR = (
@@ -39,8 +40,11 @@ def matrix(value, shape):
 
 def first_momentum(flow, shape, x, e):
     """p_0 from x_0 and white noise, from the definition of the coupling."""
-    mass = matrix(flow.system.kinetic.mass, shape)
-    if isinstance(flow.coupling, hf.IndependentCoupling):  # p ~ N(0, M)
+    system, coupling = flow.system, flow.coupling
+    if isinstance(coupling, RescheduledCoupling):
+        system, coupling = system.system, coupling.coupling
+    mass = matrix(system.kinetic.mass, shape)
+    if isinstance(coupling, hf.IndependentCoupling):  # p ~ N(0, M)
         return np.linalg.cholesky(mass) @ e
     return mass @ (matrix(flow.prior.scale, shape) @ e - x) / float(flow.horizon)  # v_0 = (x_T - x_0) / T
 
@@ -61,7 +65,7 @@ def test_coefficients_are_the_motion_that_evolve_makes(name, x64):
         a, b, a_dot, b_dot = coefficient_matrices(flow, t, shape)
         scale = 1.0 + np.max(np.abs(b))
         np.testing.assert_allclose(a @ x + b @ e, np.ravel(state.position), atol=1e-11 * scale)
-        np.testing.assert_allclose(a_dot @ x + b_dot @ e, np.ravel(flow.velocity(state)), atol=1e-11 * scale)
+        np.testing.assert_allclose(a_dot @ x + b_dot @ e, np.ravel(flow.velocity(state, t)), atol=1e-11 * scale)
 
 
 @pytest.mark.parametrize("name", LINEAR)

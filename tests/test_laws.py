@@ -201,6 +201,8 @@ FALSE_ALARM = 1e-4  # of one entry, for a right flow; the keys are fixed
 
 def to_uniform(prior, x):
     """Coordinates that are independent and uniform on [0, 1] if x, (n, size), is drawn from the prior."""
+    if isinstance(prior, hf.ScaledPrior):
+        return to_uniform(prior.prior, x / np.asarray(prior.factor))
     if isinstance(prior, hf.UniformPrior):
         lower, upper = (np.broadcast_to(np.asarray(end), x.shape[1:]) for end in (prior.lower, prior.upper))
         return ((x - lower) / (upper - lower)).reshape(len(x), -1)

@@ -1,6 +1,8 @@
 """Sampling: drawing from a law, by following a velocity predictor, by a bath, by accepting and rejecting."""
 
 from .encode import encode as encode
+from .few_step import FewStep as FewStep
+from .few_step_fit import FewStepFit as FewStepFit, fit_few_step as fit_few_step
 from .generate import generate as generate
 from .grids import (
     cosine_grid as cosine_grid,

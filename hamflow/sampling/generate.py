@@ -14,6 +14,7 @@ from .._parameters import is_concrete, require
 from .._types import Array, Float, PyTree, checked
 from ..domains import Euclidean
 from ..flow import Flow
+from .few_step import FewStep
 from .grids import rho_grid
 from .samplers import AbstractSampler, Heun, Walk, walk_down
 from .velocity_field import (
@@ -49,7 +50,8 @@ def generate(
         shape: `(n, *event)`, of the whole batch.
         num_steps: steps of the flow's own grid (`rho_grid`).
         solver: Heun's method with an Euler last step if None (18 steps are 35 evaluations); a sampler such as `DDIM()`,
-            `DPMSolver2M()`, `ReverseSDE()` or `Churn()`, whose noise comes from the key of the row; or any diffrax
+            `DPMSolver2M()`, `UniPC()`, `ReverseSDE()` or `Churn()`, whose noise comes from the key of the row; a
+            `FewStep` from `fit_few_step`, with steps and times of its own; or any diffrax
             solver, one step an interval. An implicit solver that takes its tolerances from an adaptive step gets
             Newton's method with 1e-5 in place of its root finder; in a Box it needs a predictor whose component normal
             to a wall vanishes there, as the exact velocity's does: otherwise its equations may have no root, and
@@ -94,6 +96,10 @@ def generate(
         raise ValueError(f"start has shape {jnp.shape(start)}, and shape asks for {shape}: give one x_T a row")
     if tolerance is not None:
         grid = None
+    elif isinstance(solver, FewStep):
+        if times is not None:
+            raise ValueError("times are given and a FewStep, which has times of its own: leave out one of the two")
+        grid = solver.times
     else:
         grid = rho_grid(flow, num_steps) if times is None else _checked_times(times, flow)
     return _generate(predictor, flow, key, shape, grid, solver, condition, start, tolerance)

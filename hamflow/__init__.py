@@ -8,6 +8,7 @@ from .kinetics import (
     AbstractKinetic as AbstractKinetic,
     GaussianKinetic as GaussianKinetic,
     RelativisticKinetic as RelativisticKinetic,
+    StudentTKinetic as StudentTKinetic,
 )
 from .domains import AbstractDomain as AbstractDomain, Box as Box, Euclidean as Euclidean, Torus as Torus
 from .propagators import (
@@ -53,13 +54,19 @@ from .energies import (
     MagneticEnergy as MagneticEnergy,
     RiemannianEnergy as RiemannianEnergy,
 )
-from .priors import NormalPrior as NormalPrior, Prior as Prior, UniformPrior as UniformPrior
+from .priors import (
+    NormalPrior as NormalPrior,
+    Prior as Prior,
+    StudentTPrior as StudentTPrior,
+    UniformPrior as UniformPrior,
+)
 from .couplings import (
     AbstractAffineCoupling as AbstractAffineCoupling,
     AbstractCoupling as AbstractCoupling,
     CondOTCoupling as CondOTCoupling,
     GibbsCoupling as GibbsCoupling,
     IndependentCoupling as IndependentCoupling,
+    StudentTCoupling as StudentTCoupling,
 )
 from .integrators import (
     AbstractIntegrator as AbstractIntegrator,
@@ -83,6 +90,7 @@ from .recipes import (
     diffusion as diffusion,
     flow_matching as flow_matching,
     oscillation as oscillation,
+    poisson_flow as poisson_flow,
     reflection as reflection,
     whitened_oscillation as whitened_oscillation,
 )

@@ -1,5 +1,7 @@
 """Draws that a test decides: a coupling with given noise and a law with given times."""
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 
 import hamflow as hf
@@ -9,6 +11,8 @@ class GivenNoise(hf.AbstractAffineCoupling):
     """p_0 = the given noise, one row an example; for the closed forms, as if it had been drawn from N(0, M)."""
 
     noise: jnp.ndarray
+
+    noise_is_normal: ClassVar[bool] = True
 
     def sample(self, key, data, system, prior, horizon):
         return hf.PhaseState(data, self.noise)

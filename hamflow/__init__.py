@@ -8,6 +8,7 @@ from .kinetics import (
     AbstractKinetic as AbstractKinetic,
     GaussianKinetic as GaussianKinetic,
     RelativisticKinetic as RelativisticKinetic,
+    StudentTKinetic as StudentTKinetic,
 )
 from .domains import AbstractDomain as AbstractDomain, Box as Box, Euclidean as Euclidean, Torus as Torus
 from .propagators import (
@@ -57,6 +58,7 @@ from .priors import (
     NormalPrior as NormalPrior,
     Prior as Prior,
     ScaledPrior as ScaledPrior,
+    StudentTPrior as StudentTPrior,
     UniformPrior as UniformPrior,
 )
 from .couplings import (
@@ -65,6 +67,7 @@ from .couplings import (
     CondOTCoupling as CondOTCoupling,
     GibbsCoupling as GibbsCoupling,
     IndependentCoupling as IndependentCoupling,
+    StudentTCoupling as StudentTCoupling,
 )
 from .integrators import (
     AbstractIntegrator as AbstractIntegrator,
@@ -94,6 +97,7 @@ from .recipes import (
     diffusion as diffusion,
     flow_matching as flow_matching,
     oscillation as oscillation,
+    poisson_flow as poisson_flow,
     reflection as reflection,
     whitened_oscillation as whitened_oscillation,
 )

@@ -5,7 +5,7 @@ In a linear flow x_t = a x_0 + b e and v_t = a' x_0 + b' e with e white, so of
 - the velocity V = E[v_t | x_t],
 - the denoiser D = E[x_0 | x_t],
 - the noise N = E[e | x_t],
-- the score S = grad log q_t = -N / b
+- the score S = grad log q_t = -N / b, where e is normal
 
 one gives all others: x = a D + b N and V = a' D + b' N. With W = a b' - a' b, D = (b' x - b V) / W and
 N = (a V - a' x) / W, which nothing at either end makes singular; a score is so at t = 0 (b = 0), and a network that
@@ -73,7 +73,8 @@ def convert(predictor: Callable[..., Any], flow: Flow, given: Quantity, wanted: 
 
     Args:
         predictor: `predictor(t, x, condition, key)` on one example, returning the given quantity.
-        flow: linear, for every pair of quantities; or free normal motion in a domain, for velocity and score.
+        flow: linear, for velocity, denoiser and noise, and for the score too where the noise is normal; or free normal
+            motion in a domain, for velocity and score.
         given: what the predictor predicts: "velocity", "denoiser", "score" or "noise".
         wanted: what it shall predict.
 
@@ -96,6 +97,12 @@ def convert(predictor: Callable[..., Any], flow: Flow, given: Quantity, wanted: 
         raise ValueError(
             f"in this flow the {given} does not give the {wanted}: that takes a linear flow, or, for velocity and "
             "score, free motion with normal momenta that are independent of the data"
+        )
+    if given != wanted and "score" in (given, wanted) and not (flow.has_normal_noise or heat):
+        raise ValueError(
+            f"in this flow the {given} does not give the {wanted}: x_t = a x_0 + b e with an e that is not normal "
+            f"({type(flow.coupling).__name__}), and only for a normal one is the score -E[e | x_t] / b; velocity, "
+            "denoiser and noise give each other"
         )
     return Converted(predictor, flow, given, wanted)
 

@@ -1,25 +1,30 @@
 """Couplings: how it starts. The law of the first momentum given the data.
 
-A coupling sees a batch, since some (minibatch optimal transport) need one. Three known ones expressed as one:
+A coupling sees a batch, since some (minibatch optimal transport) need one. Four known ones expressed as one:
 
 - independent: p_0 ~ exp(-K), whatever the data (diffusion, oscillation, reflection, HMC);
+- Student-t: independent as well, with heavier tails (PFGM, PFGM++);
 - Gibbs: p_0 ~ exp(-H(0, x_0, p)), which depends on the datum where position and momentum mix;
 - conditional optimal transport: the velocity that leads to a draw of the prior in a straight line (flow matching).
 """
 
 import abc
+import math
 from typing import final
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 
 from . import _linear as linear
 from ._module import AbstractModule
-from ._parameters import cast
-from ._types import Array, Float, PRNGKeyArray
+from ._parameters import cast, is_concrete
+from ._types import Array, Float, PRNGKeyArray, ScalarLike, checked
 from .energies import AbstractEnergy
 from .kinetics import GaussianKinetic
-from .priors import NormalPrior, Prior
+from .priors import NormalPrior, Prior, as_degrees_of_freedom, student_t
 from .state import PhaseState
 from .system import AbstractSeparableSystem, AbstractSystem, NonSeparableHamiltonian
 
@@ -51,6 +56,14 @@ class AbstractAffineCoupling(AbstractCoupling):
     """p_0 = alpha x_0 + beta e, with e of zero mean and unit covariance, independent of x_0."""
 
     @abc.abstractmethod
+    def noise_is_normal(self) -> bool:
+        """Whether e is normal, wherever there is such a form.
+
+        Coefficients, scalings and denoisers ask for two moments of e only; scores and what follows from them ask for a
+        normal e.
+        """
+
+    @abc.abstractmethod
     def momentum_coefficients(
         self, system: AbstractSystem, prior: Prior, horizon: float | Array, shape: tuple[int, ...] | None, dtype
     ) -> tuple[linear.Operator, linear.Operator] | None:
@@ -60,6 +73,9 @@ class AbstractAffineCoupling(AbstractCoupling):
 @final
 class IndependentCoupling(AbstractAffineCoupling):
     """p_0 ~ exp(-K(p)), independent of the data."""
+
+    def noise_is_normal(self) -> bool:
+        return True
 
     def sample(
         self,
@@ -95,6 +111,9 @@ class GibbsCoupling(AbstractAffineCoupling):
     those whose x-marginal of exp(-H) is exp(-U) then start in equilibrium for data drawn from exp(-U).
     """
 
+    def noise_is_normal(self) -> bool:
+        return True
+
     def sample(
         self,
         key: PRNGKeyArray,
@@ -129,6 +148,9 @@ class CondOTCoupling(AbstractAffineCoupling):
     the datum to a draw of the prior, and the law at the horizon is the prior exactly.
     """
 
+    def noise_is_normal(self) -> bool:
+        return True
+
     def sample(
         self,
         key: PRNGKeyArray,
@@ -162,6 +184,76 @@ class CondOTCoupling(AbstractAffineCoupling):
         scale = linear.as_operator(prior.scale, shape, dtype, "scale")
         rate = linear.compose(mass, linear.Scaling(1.0 / cast(horizon, dtype)))
         return linear.compose(linear.Scaling(-1.0), rate), linear.compose(rate, scale)
+
+
+@final
+class StudentTCoupling(AbstractAffineCoupling):
+    """p_0 = M^1/2 z, independent of the data, z = n sqrt(nu / chi2_nu) with n white and one chi2 an example.
+
+    z is multivariate Student-t with nu degrees of freedom: momenta whose size has heavy tails, for a `GaussianKinetic`
+    of mass M. For nu -> infinity this is `IndependentCoupling`.
+
+    With no force and unit mass x_t = x_0 + t z is PFGM++ in D = nu extra dimensions (Xu et al. 2023), and for D = 1
+    PFGM (Xu et al. 2022): the law of x_t given x_0 is its kernel, (|x_t - x_0|^2 + r^2)^(-(N + D) / 2) in N coordinates
+    up to a constant, with r = t sqrt(D) (derived here). `hamflow.poisson_flow` is that flow.
+
+    e = z sqrt((nu - 2) / nu) is white and not normal. For nu <= 2 the variance is infinite, and the flow is not linear:
+    no scalings by formula, and moments measured by `Preconditioned.from_data` depend on the draws.
+
+    Args:
+        degrees_of_freedom: nu, one positive number; above 2 to train.
+
+    Raises:
+        ValueError: degrees of freedom that are not positive; in a flow, a kinetic energy that is not quadratic.
+    """
+
+    degrees_of_freedom: float | Float[Array, ""]
+    _has_variance: bool = eqx.field(static=True, repr=False)
+
+    def noise_is_normal(self) -> bool:
+        return False
+
+    @checked
+    def __init__(self, degrees_of_freedom: ScalarLike | Float[Array | np.ndarray, ""]):
+        self.degrees_of_freedom = nu = as_degrees_of_freedom(degrees_of_freedom)
+        # Decided here, where the number is known, so that traced and concrete code agree.
+        self._has_variance = not is_concrete(nu) or float(nu) > 2.0
+
+    def sample(
+        self,
+        key: PRNGKeyArray,
+        data: Float[Array, "batch *event"],
+        system: AbstractSystem,
+        prior: Prior,
+        horizon: float | Array,
+    ) -> PhaseState:
+        def draw(key: PRNGKeyArray) -> Array:
+            z = student_t(key, self.degrees_of_freedom, data.shape[1:])
+            return linear.apply(self._root(system, z.shape, z.dtype), z)
+
+        return PhaseState(data, jax.vmap(draw)(jr.split(key, data.shape[0])).astype(data.dtype))
+
+    def require_system(self, system: AbstractSystem) -> None:
+        kinetic = _separable(system).kinetic
+        if not isinstance(kinetic, GaussianKinetic):
+            raise ValueError(
+                f"StudentTCoupling draws M^1/2 z for a GaussianKinetic of mass M, got {type(kinetic).__name__}: use "
+                "GaussianKinetic; or IndependentCoupling, with StudentTKinetic for heavy tails in each coordinate"
+            )
+
+    def momentum_coefficients(
+        self, system: AbstractSystem, prior: Prior, horizon: float | Array, shape: tuple[int, ...] | None, dtype
+    ) -> tuple[linear.Operator, linear.Operator] | None:
+        if not self._has_variance:
+            return None
+        nu = cast(self.degrees_of_freedom, dtype)
+        deviation = math.sqrt(nu / (nu - 2.0)) if isinstance(nu, float) else jnp.sqrt(nu / (nu - 2.0))
+        return linear.Scaling(0.0), linear.compose(self._root(system, shape, dtype), linear.Scaling(deviation))
+
+    def _root(self, system: AbstractSystem, shape: tuple[int, ...] | None, dtype) -> linear.Operator:
+        kinetic = _separable(system).kinetic
+        assert isinstance(kinetic, GaussianKinetic)  # refused when the flow was built
+        return linear.factor(linear.as_operator(kinetic.mass, shape, dtype, "mass"))
 
 
 def _separable(system: AbstractSystem) -> AbstractSeparableSystem:

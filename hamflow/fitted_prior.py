@@ -60,7 +60,8 @@ def fit_prior(
     Another horizon, or more components, make it smaller.
 
     Args:
-        flow: any flow with independent momenta in Euclidean space; the prior it has is not looked at.
+        flow: any flow with independent momenta in Euclidean space; the prior it has is not looked at. With
+            `StudentTCoupling` the law has tails that a normal one misses: a `StudentTPrior` has them.
         data: floating, of shape `(batch, *event)`.
         key: a jax key.
         components: 1 fits a normal law by its moments (a whole covariance up to 256 coordinates, one deviation a

@@ -11,6 +11,7 @@ Nothing else in hamflow asks where time starts. A converter from a library whose
 Known models as one object:
 
 - diffusion: `Flow(Hamiltonian(ZeroPotential(), GaussianKinetic()), IndependentCoupling(), 80.0, NormalPrior(...))`;
+- PFGM and PFGM++: the same with momenta that have heavy tails, `StudentTCoupling(D)`, and a `StudentTPrior`;
 - flow matching: the same system with `CondOTCoupling()` and horizon 1;
 - oscillation: `HarmonicPotential(w)`, independent, horizon a quarter of the period, pi / (2 w);
 - reflection: `ZeroPotential()` in a `Box`;
@@ -196,10 +197,23 @@ class Flow(eqx.Module):
 
     @property
     def is_linear(self) -> bool:
-        """Whether x_t = a(t) x_0 + b(t) e, in closed form, with e white and independent of x_0."""
+        """Whether x_t = a(t) x_0 + b(t) e, in closed form, with e white and independent of x_0.
+
+        e need not be normal: `has_normal_noise` says whether it is.
+        """
         if self.integrator is not None:
             return False
         return isinstance(self._propagator(), AbstractLinearPropagator) and self._affine(None, float) is not None
+
+    @property
+    def has_normal_noise(self) -> bool:
+        """Whether the flow is linear with a normal e.
+
+        Then x_t given x_0 is normal, the velocity tells the score of x_t, and the laws on the way are also those of a
+        process with normal noise. Denoisers, `Preconditioned` and the samplers without noise ask for `is_linear` only.
+        """
+        coupling = self.coupling
+        return isinstance(coupling, AbstractAffineCoupling) and coupling.noise_is_normal() and self.is_linear
 
     @checked
     def coefficients(

@@ -2,7 +2,7 @@
 
 A predictor is any callable `eqx.Module` `predictor(t, x, condition=None, key=None) -> velocity` on one example; the key
 is for dropout, and None means inference. `Preconditioned` makes one of a plain network, for every flow;
-`MixtureVelocity` is the exact one where the data are a mixture of Gaussians and the flow is linear.
+`MixtureVelocity` is the exact one where the data are a mixture of Gaussians and the flow is linear with normal noise.
 """
 
 import math
@@ -65,8 +65,9 @@ class Preconditioned(eqx.Module):
 
         c_in = S^-1/2,  c_skip = (a a' s_d^2 + b b') / S,  c_out = |W| s_d S^-1/2,  c_noise = log_sigma(t) / 4,
 
-    with matrices where the flow or `data_std` has them. For diffusion this is EDM's denoiser scaling
-    (Karras et al. 2022, table 1) written for the velocity; an oscillation of frequency 1 / s_d needs none.
+    with matrices where the flow or `data_std` has them. They ask for second moments only, so the noise need not be
+    normal. For diffusion this is EDM's denoiser scaling (Karras et al. 2022, table 1) written for the velocity; an
+    oscillation of frequency 1 / s_d needs none.
     For every other flow use `Preconditioned.from_data`.
 
     Args:
@@ -224,7 +225,7 @@ class Preconditioned(eqx.Module):
 
 
 class MixtureVelocity(eqx.Module):
-    """The exact velocity predictor for data from a Gaussian mixture, in a linear flow.
+    """The exact velocity predictor for data from a Gaussian mixture, in a linear flow with normal noise.
 
     Component k stays Gaussian, N(a m_k, S_k) with S_k = a^2 s_k^2 + b^2, and E[v_t | x_t] is the average over
     components, by their posterior weights, of a' m_k + (a a' s_k^2 + b b') / S_k (x - a m_k).
@@ -234,7 +235,7 @@ class MixtureVelocity(eqx.Module):
         flow: a linear flow whose coefficients are numbers or diagonals.
 
     Raises:
-        ValueError: a flow that is not linear.
+        ValueError: a flow that is not linear, or one whose noise is not normal.
     """
 
     mixture: GaussianMixturePotential
@@ -244,6 +245,11 @@ class MixtureVelocity(eqx.Module):
     def __init__(self, mixture: GaussianMixturePotential, flow: Flow):
         if not flow.is_linear:
             raise ValueError("the velocity of a mixture is known in closed form for linear flows only")
+        if not flow.has_normal_noise:
+            raise ValueError(
+                f"the velocity of a mixture is known in closed form for normal noise only, not for that of "
+                f"{type(flow.coupling).__name__}"
+            )
         self.mixture, self.flow = mixture, flow
 
     def __call__(self, t: ScalarLike, x: Float[Array, "*event"], condition: Any = None, key: Any = None) -> Array:

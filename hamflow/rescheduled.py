@@ -111,6 +111,9 @@ class RescheduledCoupling(AbstractAffineCoupling):
 
     coupling: AbstractCoupling
 
+    def noise_is_normal(self) -> bool:
+        return isinstance(self.coupling, AbstractAffineCoupling) and self.coupling.noise_is_normal()
+
     def sample(
         self,
         key: PRNGKeyArray,

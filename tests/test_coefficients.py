@@ -20,6 +20,7 @@ NOT_LINEAR = (
     "torus",
     "reflection",
     "relativistic",
+    "student-t",
     "gravity",
     "driven",
     "shifted",
@@ -46,6 +47,9 @@ def first_momentum(flow, shape, x, e):
     mass = matrix(system.kinetic.mass, shape)
     if isinstance(coupling, hf.IndependentCoupling):  # p ~ N(0, M)
         return np.linalg.cholesky(mass) @ e
+    if isinstance(flow.coupling, hf.StudentTCoupling):  # p = M^1/2 z, Cov z = nu / (nu - 2)
+        nu = flow.coupling.degrees_of_freedom
+        return math.sqrt(nu / (nu - 2.0)) * np.linalg.cholesky(mass) @ e
     return mass @ (matrix(flow.prior.scale, shape) @ e - x) / float(flow.horizon)  # v_0 = (x_T - x_0) / T
 
 

@@ -34,6 +34,11 @@ CLOSED = {  # sigma(t) and its inverse, THEORY, section 4
         lambda t: 0.8 * t / (2.5 - t),
         lambda s: 2.5 * s / (0.8 + s),
     ),
+    "poisson": (  # the deviation of Student-t noise
+        lambda: hf.poisson_flow(5.0),
+        lambda t: t * math.sqrt(5.0 / 3.0),
+        lambda s: s / math.sqrt(5.0 / 3.0),
+    ),
     "reflection": (hf.reflection, lambda t: t, lambda s: s),  # of the straight line, walls or not
 }
 

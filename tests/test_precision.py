@@ -70,6 +70,10 @@ SCALAR_FLOWS = {
     "flow matching": hf.flow_matching,
     "oscillation": hf.oscillation,
     "whitened": lambda: hf.whitened_oscillation(0.3),
+    "poisson": hf.poisson_flow,
+    "student-t": lambda: hf.Flow(
+        hf.Hamiltonian(hf.ZeroPotential(), hf.StudentTKinetic(3.0)), hf.IndependentCoupling(), 1.0, hf.NormalPrior()
+    ),
     "reflection": hf.reflection,
     "relativistic": lambda: hf.Flow(
         hf.Hamiltonian(hf.ZeroPotential(), hf.RelativisticKinetic()), hf.IndependentCoupling(), 1.0, hf.NormalPrior()

@@ -37,6 +37,8 @@ def still(t, x, condition=None, key=None):
         lambda: hf.UniformPrior(jnp.array(-0.5), jnp.array(1.5)).log_prob(INTEGERS),
         lambda: flow_of(hf.GaussianKinetic(jnp.array(2.3))).velocity(hf.PhaseState(INTEGERS, INTEGERS)),
         lambda: hf.RelativisticKinetic(0.5, 0.7).velocity(INTEGERS),
+        lambda: hf.StudentTKinetic(3.0, 0.7).velocity(INTEGERS),
+        lambda: hf.StudentTPrior(3.0, 0.4, jnp.array(0.5)).log_prob(INTEGERS),
         lambda: hf.HarmonicPotential(jnp.array(0.7)).energy(0.0, INTEGERS),
         lambda: MIXTURE.log_prob(INTEGERS),
         lambda: hf.Box(jnp.array(-0.5), 1.5).fold(INTEGERS, INTEGERS),
@@ -145,6 +147,8 @@ def test_scales_that_turn_out_to_have_no_inverse():
     [
         hf.GaussianKinetic,
         hf.RelativisticKinetic,
+        hf.StudentTKinetic,
+        hf.StudentTCoupling,
         hf.HarmonicPotential,
         hf.ZeroPotential,
         hf.IndependentCoupling,

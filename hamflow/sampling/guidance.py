@@ -1,8 +1,8 @@
 """Guidance: predictors made of predictors, that steer where samples go. Each is used wherever a predictor is.
 
-In a linear flow, and in a box or on a torus with free normal motion, V is the score times a number (and a part that
-does not depend on the condition), so guiding the velocity is guiding the score exactly (derived here):
-V_c - V_u = -(W b / a)(score_c - score_u), W = a b' - a' b. For other forces the formulas are a heuristic.
+In a linear flow with normal noise, and in a box or on a torus with free normal motion, V is the score times a number
+(and a part that does not depend on the condition), so guiding the velocity is guiding the score exactly (derived here):
+V_c - V_u = -(W b / a)(score_c - score_u), W = a b' - a' b. For other forces and other noise it is a heuristic.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from .._parameters import as_parameter, require
 from .._types import Array, Float, ScalarLike, checked
 from ..conversions import data_and_noise
 from ..flow import Flow
-from .multistep import plain_coefficients, require_plain
+from .multistep import plain_coefficients, require_normal, require_plain
 
 
 @final
@@ -67,13 +67,14 @@ class EnergyGuided(eqx.Module):
 
     Args:
         predictor: `predictor(t, x, condition, key) -> velocity` on one example.
-        flow: linear, with coefficients that are numbers or one a coordinate.
+        flow: linear with normal noise, with coefficients that are numbers or one a coordinate.
         energy: E, a callable from one x_0 to a scalar, such as `painted(known, mask)`; in units of k T.
         data_std: of the data, such as `model.data_std`, or None. Given, the energy is called as
             `energy(x_0, variance)`, variance = b^2 s^2 / (a^2 s^2 + b^2) that of x_0 given x_t, of x_0's shape.
 
     Raises:
-        ValueError: a flow that is not linear or has matrices; in use, an energy that is no scalar.
+        ValueError: a flow that is not linear, has matrices, or noise that is not normal; in use, an energy that is no
+            scalar.
     """
 
     predictor: Callable[..., Any]
@@ -89,6 +90,7 @@ class EnergyGuided(eqx.Module):
         energy: Callable[..., Any],
         data_std: ScalarLike | Float[Array, "*event"] | None = None,
     ):
+        require_normal(flow, "EnergyGuided")
         require_plain(flow, "EnergyGuided")
         self.predictor, self.flow, self.energy = predictor, flow, energy
         self.data_std = None if data_std is None else as_parameter(data_std, "data_std")

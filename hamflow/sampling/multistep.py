@@ -77,6 +77,15 @@ def require_linear(flow: Flow, name: str) -> None:
         )
 
 
+def require_normal(flow: Flow, name: str) -> None:
+    """`ValueError` for a linear flow whose noise is not normal, where a score or fresh normal noise is asked for."""
+    if flow.is_linear and not flow.has_normal_noise:
+        raise ValueError(
+            f"{name} needs x_t = a x_0 + b e with a normal e, which that of {type(flow.coupling).__name__} is not: use "
+            "hamflow.Heun(), hamflow.DDIM(), hamflow.DPMSolver2M() or a diffrax solver, without noise or scores"
+        )
+
+
 def require_plain(flow: Flow, name: str) -> None:
     """`ValueError` for a flow whose a and b are not numbers or one a coordinate."""
     require_linear(flow, name)

@@ -14,7 +14,7 @@ from .._parameters import as_parameter, fit, require
 from .._types import Array, Float, PRNGKeyArray, PyTree, ScalarLike, checked
 from ..conversions import heat_kinetic
 from ..flow import Flow
-from .multistep import plain_coefficients, require_plain
+from .multistep import plain_coefficients, require_normal, require_plain
 from .samplers import AbstractSampler, Walk
 
 
@@ -22,10 +22,10 @@ from .samplers import AbstractSampler, Walk
 class ReverseSDE(AbstractSampler):
     """x_s = x + h (-V + g^2 score / 2) + g sqrt(h) z, h = t - s: Euler-Maruyama, the last step without noise.
 
-    g^2 = 2 strength b W for a linear flow x = a x_0 + b e, with W = a b' - a' b, which for diffusion at strength 1 is
-    the reverse of the process that made the noise (Song et al. 2021); the score term is then -strength (a V - a' x),
-    safe at both ends. In a box or on a torus with free normal motion g^2 = 2 strength t / mass and the term is
-    -strength V (derived here). The law is kept for every strength; 0 is Euler's method.
+    g^2 = 2 strength b W for a linear flow x = a x_0 + b e with a normal e and W = a b' - a' b, which for diffusion at
+    strength 1 is the reverse of the process that made the noise (Song et al. 2021); the score term is then
+    -strength (a V - a' x), safe at both ends. In a box or on a torus with free normal motion g^2 = 2 strength t / mass
+    and the term is -strength V (derived here). The law is kept for every strength; 0 is Euler's method.
 
     Args:
         strength: not negative.
@@ -42,6 +42,7 @@ class ReverseSDE(AbstractSampler):
         require(self.strength, lambda s: jnp.asarray(s) >= 0, f"strength must not be negative, got {self.strength}")
 
     def require_flow(self, flow: Flow) -> None:
+        require_normal(flow, "ReverseSDE")
         if flow.is_linear or heat_kinetic(flow) is None:  # a diffusion is both, and is followed as a linear flow
             require_plain(flow, "ReverseSDE")
 
@@ -74,7 +75,7 @@ class Churn(AbstractSampler):
     """Heun's method with noise added before every step: EDM's stochastic sampler (Karras et al. 2022, algorithm 2).
 
     From sigma to (1 + gamma) sigma with fresh noise, gamma = min(amount / n, sqrt(2) - 1) for n steps, then down to the
-    next sigma; in the flow's own a and b, so for every linear flow, with sigma = b / a.
+    next sigma; in the flow's own a and b, so for every linear flow with normal noise, with sigma = b / a.
 
     Args:
         amount: S_churn, not negative; 0 is Heun's method.
@@ -83,7 +84,7 @@ class Churn(AbstractSampler):
         noise: S_noise, the deviation of the noise added; a little above 1 makes up for a denoiser that blurs.
 
     Raises:
-        ValueError: a negative number; in use, a flow that is not linear.
+        ValueError: a negative number; in use, a flow that is not linear, or whose noise is not normal.
     """
 
     amount: float
@@ -99,6 +100,7 @@ class Churn(AbstractSampler):
         self.amount, self.sigma_min, self.sigma_max, self.noise = amount, sigma_min, sigma_max, noise
 
     def require_flow(self, flow: Flow) -> None:
+        require_normal(flow, "Churn")
         require_plain(flow, "Churn")
 
     def init(self, x: Float[Array, "*event"]) -> PyTree:

@@ -10,6 +10,9 @@ class GivenNoise(hf.AbstractAffineCoupling):
 
     noise: jnp.ndarray
 
+    def noise_is_normal(self):
+        return True
+
     def sample(self, key, data, system, prior, horizon):
         return hf.PhaseState(data, self.noise)
 

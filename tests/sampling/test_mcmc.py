@@ -77,6 +77,7 @@ MASSES = {
     "diagonal": lambda: hf.GaussianKinetic(jnp.linspace(0.5, 2.0, 5)),
     "matrix": lambda: hf.GaussianKinetic(jnp.linalg.inv(jnp.asarray(correlated()[1], float))),
     "relativistic": lambda: hf.RelativisticKinetic(1.0, 3.0),
+    "student-t": lambda: hf.StudentTKinetic(12.0, 1.5),  # |p| < 6.1: a step that leaves is rejected
 }
 
 
@@ -94,7 +95,7 @@ def test_hmc_samples_a_correlated_gaussian(name):
     assert gaussian_misfit(draws, covariance) > FALSE_ALARM
 
 
-@pytest.mark.parametrize("name", ["number", "matrix", "relativistic"])
+@pytest.mark.parametrize("name", ["number", "matrix", "relativistic", "student-t"])
 def test_nuts_samples_a_correlated_gaussian(name):
     potential, covariance = correlated()
     algorithm = hf.to_blackjax(potential, MASSES[name]()).nuts(0.3, max_num_doublings=5)

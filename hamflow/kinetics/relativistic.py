@@ -1,132 +1,17 @@
-"""Kinetic energies: what moves. The momentum law is p ~ exp(-K(p))."""
+"""The kinetic energy of special relativity, whose velocities are bounded."""
 
-import abc
 import math
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import ClassVar, final
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jax.typing import ArrayLike
 
-from . import _linear as linear
-from ._module import AbstractModule
-from ._parameters import as_parameter, cast, is_concrete, require
-from ._types import Array, Float, PRNGKeyArray, Scalar, ScalarLike, checked
-
-if TYPE_CHECKING:  # type checkers know the plain class variable
-    from typing import ClassVar as AbstractClassVar
-else:
-    from equinox import AbstractClassVar
-
-
-class AbstractKinetic(AbstractModule):
-    """A kinetic energy K(p), even in p.
-
-    To add one, write the six methods below, and say in the class variable `reaches_every_velocity` whether
-    `momentum(v)` exists for every v (the speed of light says no).
-    """
-
-    reaches_every_velocity: AbstractClassVar[bool]
-
-    @abc.abstractmethod
-    def energy(self, momentum: Float[Array, "*event"]) -> Scalar:
-        """K(p), a scalar."""
-
-    @abc.abstractmethod
-    def velocity(self, momentum: Float[Array, "*event"]) -> Float[Array, "*event"]:
-        """v = dx/dt = grad K(p)."""
-
-    @abc.abstractmethod
-    def momentum(self, velocity: Float[Array, "*event"]) -> Float[Array, "*event"]:
-        """The p with grad K(p) = v, the inverse of `velocity`."""
-
-    @abc.abstractmethod
-    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
-        """One momentum of shape `shape` from the density exp(-K(p)) / Z, in jax's default float."""
-
-    @abc.abstractmethod
-    def is_even_in_each(self, shape: tuple[int, ...] | None = None) -> bool:
-        """Whether K keeps its value when one momentum coordinate alone changes sign, as a wall asks.
-
-        `shape` is the shape of one momentum where it is known; without it the answer is what the parameters suggest.
-        """
-
-    @abc.abstractmethod
-    def is_isotropic(self) -> bool:
-        """Whether K is a function of |p| alone, as a wall in any direction asks."""
-
-
-@final
-class GaussianKinetic(AbstractKinetic):
-    """K(p) = p^T M^-1 p / 2, so that p ~ N(0, M) and v = M^-1 p.
-
-    Args:
-        mass: M, positive: a number, an array of the position's shape (diagonal), or of `shape + shape` (a symmetric
-            positive definite matrix).
-
-    Raises:
-        ValueError: a mass that is not positive, or a matrix that is not symmetric positive definite.
-    """
-
-    mass: float | Float[Array, "..."]
-
-    reaches_every_velocity: ClassVar[bool] = True
-
-    @checked
-    def __init__(self, mass: ArrayLike = 1.0):
-        self.mass = as_parameter(mass, "mass")
-        if not linear.is_square(jnp.shape(self.mass)):
-            require(self.mass, lambda m: jnp.asarray(m) > 0, f"mass must be positive, got {self.mass}")
-        elif not self._looks_dense():
-            message = "is neither a symmetric positive definite matrix nor positive in every coordinate"
-            require(self.mass, lambda m: m > 0, f"mass of shape {jnp.shape(self.mass)} {message}")
-
-    def energy(self, momentum: Float[Array, "*event"]) -> Scalar:
-        return 0.5 * jnp.sum(momentum * self.velocity(momentum))
-
-    def velocity(self, momentum: Float[Array, "*event"]) -> Float[Array, "*event"]:
-        return linear.apply(linear.inverse(self._mass(momentum)), momentum)
-
-    def momentum(self, velocity: Float[Array, "*event"]) -> Float[Array, "*event"]:
-        return linear.apply(self._mass(velocity), velocity)
-
-    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
-        noise = jr.normal(key, shape)
-        return linear.apply(linear.factor(self._mass(noise)), noise)
-
-    def is_even_in_each(self, shape: tuple[int, ...] | None = None) -> bool:
-        if shape is not None:
-            return not isinstance(linear.as_operator(self.mass, shape, float, "mass"), linear.Dense)
-        return not self._looks_dense()
-
-    def is_isotropic(self) -> bool:
-        return jnp.shape(self.mass) == ()
-
-    def _mass(self, like: Array) -> linear.Operator:
-        mass = linear.as_operator(self.mass, like.shape, like.dtype, "mass")
-        # The constructor does not know whether a square array of positive numbers is a matrix or a diagonal.
-        if isinstance(mass, linear.Dense) and is_concrete(self.mass) and not self._looks_dense():
-            raise ValueError(
-                f"mass of shape {jnp.shape(self.mass)} is a matrix on positions of shape {like.shape}, and not "
-                "symmetric positive definite"
-            )
-        return mass
-
-    def _looks_dense(self) -> bool:
-        """A matrix, as far as can be told without the position's shape: its halves agree and it is a covariance."""
-        shape = jnp.shape(self.mass)
-        if not linear.is_square(shape):
-            return False
-        if not is_concrete(self.mass):
-            return True
-        size = math.isqrt(math.prod(shape))
-        with jax.ensure_compile_time_eval():
-            matrix = jnp.asarray(self.mass).reshape(size, size).astype(float)
-            symmetric = jnp.all(jnp.abs(matrix - matrix.T) <= 1e-4 * jnp.max(jnp.abs(matrix)))
-            return bool(symmetric) and bool(jnp.all(jnp.linalg.eigvalsh(matrix) > 0))
+from .._parameters import as_parameter, cast, require
+from .._types import Array, Float, PRNGKeyArray, Scalar, ScalarLike, checked
+from .base import AbstractKinetic
 
 
 @final

@@ -44,6 +44,32 @@ def two_sample_distance(
     return _between(np.sort(a, axis=0), np.sort(b, axis=0), scale), floor
 
 
+def sliced_wasserstein(key: PRNGKeyArray, found: Array, expected: Array, num_projections: int = 512) -> float:
+    """The sliced Wasserstein-2 distance of two sets of draws (Bonneel et al. 2015), in the unit of the draws.
+
+    The root of the mean, over random directions, of the squared Wasserstein-2 distance between the projections. One
+    seed gives one set of directions, so that distances of several sets to one can be compared.
+
+    Args:
+        key: a jax key, for the directions.
+        found: of shape `(n, *event)`.
+        expected: of shape `(m, *event)`; where n and m differ, the quantiles of each are taken at max(n, m) levels.
+        num_projections: directions, uniform on the sphere.
+
+    Raises:
+        ValueError: examples of two shapes, or no examples.
+    """
+    if found.shape[1:] != expected.shape[1:] or 0 in (len(found), len(expected)):
+        raise ValueError(f"found has shape {found.shape} and expected {expected.shape}: give examples of one shape")
+    directions = jr.normal(key, (found[0].size, num_projections))
+    directions = directions / jnp.linalg.norm(directions, axis=0, keepdims=True)
+    a, b = (np.sort(_projected(x, directions).astype(np.float64), axis=0) for x in (found, expected))
+    if len(a) != len(b):
+        levels = (np.arange(max(len(a), len(b))) + 0.5) / max(len(a), len(b))
+        a, b = (np.quantile(x, levels, axis=0, method="inverted_cdf") for x in (a, b))
+    return float(np.sqrt(np.mean((a - b) ** 2)))
+
+
 def _directions(key: PRNGKeyArray, examples: Array, num_projections: int) -> Array:
     """The first 16 coordinates and random directions, as columns."""
     size = examples[0].size

@@ -23,6 +23,7 @@ from ..domains import Euclidean
 from ..flow import Flow
 from .grids import rho_grid
 from .velocity_field import require_ordinary, solve_on_grid, solve_to_tolerance, velocity_field, with_own_tolerances
+from .volume_change import change_on_grid, with_divergence
 
 Probes = Literal["signs", "normal"]
 Data = Float[Array | np.ndarray, "batch *event"]
@@ -193,27 +194,19 @@ def _integrate(predictor, flow, x, key, num_probes, gaussian, condition, grid, s
 
         def augmented(t: Array, y: tuple[Array, Array], condition: Any) -> tuple[Array, Array]:
             t = jnp.asarray(t, x.dtype)
-            return _with_divergence(lambda x: field(t, x, condition), y[0], directions)
+            return with_divergence(lambda x: field(t, x, condition), y[0], directions)
 
-        start = (x, jnp.zeros((1 if directions is None else num_probes,), x.dtype))
-        end, gained = solve(augmented, start, flow, grid, solver, tolerance, condition)
+        if grid is not None and isinstance(solver, diffrax.AbstractERK):
+            end, gained = change_on_grid(
+                lambda t, x: field(t, x, condition), x, directions, grid.astype(x.dtype), solver
+            )
+        else:
+            start = (x, jnp.zeros((1 if directions is None else num_probes,), x.dtype))
+            end, gained = solve(augmented, start, flow, grid, solver, tolerance, condition)
         return flow.prior.log_prob(domain.fold(end, end)[0]) + gained
 
     in_axes = (0, None if keys is None else 0, None if condition is None else 0)
     return eqx.filter_vmap(one, in_axes=in_axes)(x, keys, condition)
-
-
-def _with_divergence(f: Callable[[Array], Array], x: Array, directions: Array | None) -> tuple[Array, Array]:
-    """f(x) and its divergence, of shape (1,), or its estimate in every direction."""
-    value, push = jax.linearize(f, x)
-    if directions is not None:
-        return value, jax.vmap(lambda e: jnp.sum(push(e) * e))(directions)
-    basis = jnp.eye(x.size, dtype=x.dtype).reshape(x.size, *x.shape)
-    if x.size <= 64:
-        diagonal = jax.vmap(lambda e: jnp.sum(push(e) * e))(basis)
-    else:  # all columns of a picture's Jacobian at once would not fit
-        diagonal = jax.lax.map(lambda e: jnp.sum(push(e) * e), basis, batch_size=64)
-    return value, jnp.sum(diagonal)[None]
 
 
 def steps_of(

@@ -14,6 +14,8 @@ from oracles import reflection_velocity
 from systems import array
 
 import hamflow as hf
+from hamflow.sampling.velocity_field import solve_on_grid
+from hamflow.sampling.volume_change import change_on_grid, with_divergence
 
 
 def centred_mixture():
@@ -83,6 +85,34 @@ def log_prob_of_linear(x, factor=1.0):
     """log N(e^(A T) x; 0, 1) + T tr A at T = 1."""
     end = x @ scipy.linalg.expm(factor * MATRIX).T
     return -0.5 * (end**2).sum(1) - 1.5 * math.log(2 * math.pi) + factor * np.trace(MATRIX)
+
+
+@pytest.mark.parametrize("solver", [diffrax.Midpoint(), diffrax.Heun(), diffrax.Bosh3(), diffrax.Tsit5()], ids=type)
+def test_stages_are_those_of_diffrax(solver, x64):
+    """Path and volume by our steps, with divergences only where they count, and by diffrax's of both at once."""
+    grid, x = jnp.array([0.0, 0.1, 0.35, 0.9]), array(0.4, -0.7)
+
+    def field(t, x):
+        return jnp.sin(2.0 * x) * jnp.cos(t) + x[::-1] ** 2 - t * x
+
+    def both(t, y, args):
+        return with_divergence(lambda x: field(t, x), y[0], None)
+
+    found = change_on_grid(field, x, None, grid, solver)
+    expected = solve_on_grid(both, (x, jnp.zeros(1)), grid, solver, None)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-12)
+
+
+def test_the_midpoint_rule_takes_one_divergence_a_step():
+    taken = []
+
+    def field(t, x):
+        taken.append(isinstance(x, jax.core.Tracer) and "Linearize" in type(x._trace).__name__)
+        return -x
+
+    jax.make_jaxpr(lambda x: change_on_grid(field, x, None, jnp.linspace(0.0, 1.0, 3), diffrax.Midpoint()))(jnp.ones(2))
+    assert taken.count(True) * 2 == len(taken) > 0
 
 
 def test_a_linear_field_and_its_conditions(x64):

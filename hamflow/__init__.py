@@ -61,6 +61,7 @@ from .couplings import (
     GibbsCoupling as GibbsCoupling,
     IndependentCoupling as IndependentCoupling,
 )
+from .optimal_transport import MinibatchOTCoupling as MinibatchOTCoupling
 from .integrators import (
     AbstractIntegrator as AbstractIntegrator,
     AbstractSplitting as AbstractSplitting,
@@ -119,6 +120,7 @@ from .sampling import (
     Guided as Guided,
     Heun as Heun,
     LikelihoodEstimate as LikelihoodEstimate,
+    ReflowCoupling as ReflowCoupling,
     ReverseSDE as ReverseSDE,
     Walk as Walk,
     bits_per_dimension as bits_per_dimension,

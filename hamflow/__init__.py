@@ -69,6 +69,7 @@ from .couplings import (
     IndependentCoupling as IndependentCoupling,
     StudentTCoupling as StudentTCoupling,
 )
+from .optimal_transport import MinibatchOTCoupling as MinibatchOTCoupling
 from .integrators import (
     AbstractIntegrator as AbstractIntegrator,
     AbstractSplitting as AbstractSplitting,
@@ -137,6 +138,7 @@ from .sampling import (
     Guided as Guided,
     Heun as Heun,
     LikelihoodEstimate as LikelihoodEstimate,
+    ReflowCoupling as ReflowCoupling,
     ReverseSDE as ReverseSDE,
     UniPC as UniPC,
     Walk as Walk,

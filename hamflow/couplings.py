@@ -6,6 +6,8 @@ A coupling sees a batch, since some (minibatch optimal transport) need one. Four
 - Student-t: independent as well, with heavier tails (PFGM, PFGM++);
 - Gibbs: p_0 ~ exp(-H(0, x_0, p)), which depends on the datum where position and momentum mix;
 - conditional optimal transport: the velocity that leads to a draw of the prior in a straight line (flow matching).
+
+Two more lead to draws of the prior that depend on the data: `MinibatchOTCoupling` and `ReflowCoupling`.
 """
 
 import abc
@@ -159,18 +161,10 @@ class CondOTCoupling(AbstractAffineCoupling):
         prior: Prior,
         horizon: float | Array,
     ) -> PhaseState:
-        kinetic = _separable(system).kinetic
-        last = jax.vmap(lambda k: prior.sample(k, data.shape[1:]))(jr.split(key, data.shape[0]))
-        first_velocity = (last.astype(data.dtype) - data) / cast(horizon, data.dtype)
-        return PhaseState(data, jax.vmap(kinetic.momentum)(first_velocity))
+        return start_towards(draw_ends(key, data, prior), data, system, horizon)
 
     def require_system(self, system: AbstractSystem) -> None:
-        kinetic = _separable(system).kinetic
-        if not kinetic.reaches_every_velocity:
-            raise ValueError(
-                f"CondOTCoupling needs a momentum for every velocity, which {type(kinetic).__name__} does not have: "
-                "use GaussianKinetic, or IndependentCoupling"
-            )
+        require_every_velocity(system, type(self).__name__)
 
     def momentum_coefficients(
         self, system: AbstractSystem, prior: Prior, horizon: float | Array, shape: tuple[int, ...] | None, dtype
@@ -254,6 +248,33 @@ class StudentTCoupling(AbstractAffineCoupling):
         kinetic = _separable(system).kinetic
         assert isinstance(kinetic, GaussianKinetic)  # refused when the flow was built
         return linear.factor(linear.as_operator(kinetic.mass, shape, dtype, "mass"))
+
+
+def draw_ends(key: PRNGKeyArray, data: Float[Array, "batch *event"], prior: Prior) -> Float[Array, "batch *event"]:
+    """One x_T ~ prior a row of data, in their dtype."""
+    ends = jax.vmap(lambda k: prior.sample(k, data.shape[1:]))(jr.split(key, data.shape[0]))
+    return ends.astype(data.dtype)
+
+
+def start_towards(
+    ends: Float[Array, "batch *event"],
+    data: Float[Array, "batch *event"],
+    system: AbstractSystem,
+    horizon: float | Array,
+) -> PhaseState:
+    """First states whose velocities lead from each datum to its end in a straight line."""
+    first_velocity = (ends - data) / cast(horizon, data.dtype)
+    return PhaseState(data, jax.vmap(_separable(system).kinetic.momentum)(first_velocity))
+
+
+def require_every_velocity(system: AbstractSystem, name: str) -> None:
+    """`ValueError` where some first velocity has no momentum."""
+    kinetic = _separable(system).kinetic
+    if not kinetic.reaches_every_velocity:
+        raise ValueError(
+            f"{name} needs a momentum for every velocity, which {type(kinetic).__name__} does not have: "
+            "use GaussianKinetic, or IndependentCoupling"
+        )
 
 
 def _separable(system: AbstractSystem) -> AbstractSeparableSystem:

@@ -15,8 +15,10 @@ from .couplings import CondOTCoupling
 from .distances import projected_distance
 from .domains import Euclidean
 from .flow import Flow
+from .optimal_transport import MinibatchOTCoupling
 from .potentials.mixture import GaussianMixturePotential
 from .priors import NormalPrior
+from .sampling.reflow import ReflowCoupling
 
 _DENSE = 256  # coordinates up to which a whole covariance is fitted
 
@@ -81,9 +83,10 @@ def fit_prior(
     if not isinstance(flow.system.domain, Euclidean):
         name = type(flow.system.domain).__name__
         raise ValueError(f"a fitted prior would leave the {name} of this flow: use UniformPrior and a longer horizon")
-    if isinstance(flow.coupling, CondOTCoupling):
+    if isinstance(flow.coupling, (CondOTCoupling, MinibatchOTCoupling, ReflowCoupling)):
         raise ValueError(
-            "CondOTCoupling leads to the prior that the flow has: give the one you want, there is no misfit"
+            f"{type(flow.coupling).__name__} leads to the prior that the flow has: give the one you want, there is no "
+            "misfit"
         )
     if components < 1 or num_draws < 100 * components:
         raise ValueError(f"num_draws must be at least 100 a component, got {num_draws} for {components} components")

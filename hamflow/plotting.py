@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from ._types import Array, Float, PRNGKeyArray
 from .flow import Flow
-from .state import PhaseState
 
 DATA, PRIOR, PATH = "#d1495b", "#30638e", "#8d99ae"  # data red, prior blue, in every picture
 
@@ -52,12 +51,8 @@ def phase_portrait(
     first = flow.sample_state(key, data, jnp.zeros_like(data))
     times = jnp.linspace(0.0, float(flow.horizon), num_times)
     paths = jax.vmap(lambda state: flow.trajectory(state, times))(first)
-
-    def coordinates(states: PhaseState) -> tuple[np.ndarray, np.ndarray]:
-        v = jax.vmap(flow.velocity)(PhaseState(states.position.reshape(-1), states.momentum.reshape(-1)))
-        return np.asarray(states.position), np.asarray(v).reshape(states.position.shape)
-
-    x, v = coordinates(paths)
+    velocities = jax.vmap(jax.vmap(flow.velocity), (0, None))(paths, times)
+    x, v = np.asarray(paths.position), np.asarray(velocities)
     ax.plot(x[:num_paths].T, v[:num_paths].T, color=PATH, linewidth=0.6, alpha=0.6, zorder=1)
     ax.scatter(x[:, 0], v[:, 0], s=3, color=DATA, zorder=2, label="t = 0, data")
     ax.scatter(x[:, -1], v[:, -1], s=3, color=PRIOR, zorder=3, label="t = T, prior")

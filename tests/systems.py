@@ -238,6 +238,10 @@ def _named() -> dict[str, FlowEntry]:
         "flow matching to uniform": FlowEntry(
             lambda: _matching(hf.GaussianKinetic(), 1.0, hf.UniformPrior(-1.0, 2.0)), data=bimodal(SHAPE)
         ),
+        "flow matching, minibatch OT": FlowEntry(
+            lambda: hf.Flow(hf.flow_matching().system, hf.MinibatchOTCoupling(), 1.5, hf.NormalPrior(0.0, 0.8)),
+            data=bimodal(SHAPE),
+        ),
         "oscillation": FlowEntry(hf.oscillation, data=bimodal(SHAPE)),
         "oscillation, slow": FlowEntry(lambda: hf.oscillation(0.3), scalar, bimodal(scalar)),
         "oscillation, images": FlowEntry(lambda: hf.oscillation(2.0), image, bimodal(image)),

@@ -26,6 +26,7 @@ NOT_LINEAR = (
     "shifted",
     "uniform",
     "free force",
+    "minibatch",
 )
 LINEAR = [name for name in FLOWS if not any(word in name for word in NOT_LINEAR)]
 OTHERS = [name for name in FLOWS if name not in LINEAR]

@@ -24,7 +24,7 @@ def names_of(tree):
 
 def expected_names(flow):
     """States depend on system and coupling; on the prior and the horizon only where the coupling looks at them."""
-    ahead = isinstance(flow.coupling, hf.CondOTCoupling)
+    ahead = isinstance(flow.coupling, (hf.CondOTCoupling, hf.MinibatchOTCoupling))
     return [name for name in names_of(flow) if name.startswith((".system", ".coupling")) or ahead]
 
 

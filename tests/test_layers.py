@@ -30,6 +30,7 @@ ORDER = [
     "integrators",
     "priors",
     "couplings",
+    "optimal_transport",
     "schedules",
     "rescheduled",
     "noise_scale",
@@ -89,7 +90,7 @@ def test_the_reader_of_imports_sees_them():
 
 def test_import_pulls_no_training_tools():
     code = (
-        "import hamflow, sys; tools = 'optax grain PIL orbax rich tyro matplotlib'.split(); "
+        "import hamflow, sys; tools = 'optax grain PIL orbax rich tyro matplotlib ott jaxopt'.split(); "
         "print([tool for tool in tools if tool in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

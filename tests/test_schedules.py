@@ -174,6 +174,14 @@ def test_reflection_by_another_clock(x64):
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 
+def test_measured_moments_are_those_of_the_new_clock(x64):
+    """At T = 9 by the clock sqrt(t) velocities are v / (2 sqrt(t)), of variance 1 / 36."""
+    flow = hf.reschedule(hf.reflection(), hf.Schedule(jnp.sqrt, 9.0))
+    data = jr.uniform(KEY, (500, 2), minval=-0.9, maxval=0.9)
+    model = hf.Preconditioned.from_data(lambda c, x, condition, key: x, flow, data, KEY, num_draws=8000)
+    assert float(model.moments.velocity_variance[-1]) == pytest.approx(1.0 / 36.0, rel=0.05)
+
+
 def test_a_rescheduled_flow_is_kept(tmp_path):
     flow = hf.reschedule(hf.diffusion(), hf.VariancePreserving(0.2, 15.0))
     model = hf.Preconditioned(hf.networks.MLP(2, width=8, depth=1, key=KEY), flow, 0.5)

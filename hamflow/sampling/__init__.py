@@ -21,6 +21,7 @@ from .likelihood import (
 )
 from .mcmc import BlackjaxTarget as BlackjaxTarget, to_blackjax as to_blackjax
 from .multistep import DDIM as DDIM, DPMSolver2M as DPMSolver2M
+from .reflow import ReflowCoupling as ReflowCoupling
 from .samplers import AbstractSampler as AbstractSampler, Euler as Euler, Heun as Heun, Walk as Walk
 from .stochastic import Churn as Churn, ReverseSDE as ReverseSDE
 from .unipc import UniPC as UniPC

@@ -24,8 +24,8 @@ class Guided(eqx.Module):
     """V_u + scale (V_c - V_u): away from a weaker predictor, towards a better one.
 
     Without `weaker`, classifier-free guidance (Ho and Salimans 2022): V_u is the same network without its condition,
-    which it must have met in training: there, write the null condition over one label in ten. With `weaker`,
-    autoguidance (Karras et al. 2024): a smaller or less trained network with the same condition.
+    which it must have met in training: there, `drop_labels` writes the null condition over one label in ten. With
+    `weaker`, autoguidance (Karras et al. 2024): a smaller or less trained network with the same condition.
 
     Args:
         predictor: `predictor(t, x, condition, key) -> velocity` on one example.

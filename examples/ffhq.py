@@ -137,7 +137,8 @@ def make_flow(name: str, data_std: float, data_mean: float) -> hf.Flow:
     raise ValueError(f"unknown flow {name}")
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Path | None:
+    """Train, and draw samples; the run folder, or None of a dry run."""
     training.check_ranges(config, RANGES)
 
     # -- data --------------------------------------------------------------------------------------------------------
@@ -214,7 +215,7 @@ def main(config: Config) -> None:
     if config.dry_run:
         training.check_outdir(config.resume or config.outdir)
         print(json.dumps(dataclasses.asdict(config), indent=2, default=str))
-        return
+        return None
     folder = config.resume
     if folder is None:
         folder = training.make_run_folder(config.outdir, f"{name}-batch{config.batch}-seed{config.seed}", settings)
@@ -287,6 +288,7 @@ def main(config: Config) -> None:
         write_results(config, folder, state.ema, flow, source.num_classes, key_sample)
     evaluations = 2 * config.sampling_steps - 1
     print(f"{folder / 'samples.png'}: {count(config.num_samples, 'sample')} of {count(evaluations, 'evaluation')} each")
+    return folder
 
 
 def write_results(config: Config, folder: Path, ema, flow: hf.Flow, num_classes: int, key: jax.Array) -> None:
@@ -344,17 +346,13 @@ def parse() -> Config:
         saved = {k: kinds[k](v) if k in kinds and v is not None else v for k, v in saved.items() if k in known}
         default = dataclasses.replace(default, **saved)
     config = tyro.cli(Config, default=default, description=__doc__)
-    if config.smoke:
-        small = {
-            "channels": 8,
-            "multipliers": (1, 1),
-            "blocks": (1, 1),
-            "batch": 8,
-            "num_samples": 4,
-            "sampling_steps": 2,
-        }
-        config = dataclasses.replace(config, **small, duration=16e-6, save_every=8e-6)
-    return config
+    return smaller(config) if config.smoke else config
+
+
+def smaller(config: Config) -> Config:
+    """What `--smoke` runs."""
+    small = {"channels": 8, "multipliers": (1, 1), "blocks": (1, 1), "batch": 8, "num_samples": 4, "sampling_steps": 2}
+    return dataclasses.replace(config, **small, duration=16e-6, save_every=8e-6)
 
 
 def run() -> None:

@@ -28,7 +28,6 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     crooked(folder / "plain.safetensors")
     crooked(folder / "classes.safetensors", num_classes=3)
-    crooked(folder / "box.safetensors", flow=hf.whitened_oscillation(1.0))
     walls = hf.reflection(lower=-1.0, upper=1.0)
     hf.save(folder / "still.safetensors", Still(walls))
     network = hf.networks.MLP((3, 8, 8), width=4, depth=1, key=jr.key(0))  # at its start the best linear predictor

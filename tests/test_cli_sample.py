@@ -28,6 +28,7 @@ def models(tmp_path_factory):
     crooked(folder / "other_shape.safetensors", shape=(3,))
     hf.save(folder / "flow.safetensors", hf.oscillation(1.0))
     hf.save(folder / "still.safetensors", Still(hf.oscillation(1.0)))
+    hf.save(folder / "walls.safetensors", Still(hf.reflection()))
     network = hf.networks.UNet(
         8,
         base_channels=4,
@@ -207,6 +208,7 @@ def test_seeds(text, expected):
         ),
         (["--solver", "diffrax.Dopri6"], "such as diffrax.Dopri"),
         (["--solver", "SemiImplicitEuler"], "--solver SemiImplicitEuler is not known"),
+        (["--network", "walls.safetensors", "--shape", "2", "--solver", "ddim"], "--solver ddim: DDIM needs a linear"),
         (["--network", "lost"], "--network {models}/lost: {models}/lost does not exist"),
         (["--network", "unfinished"], "--network {models}/unfinished: no model.safetensors is in that folder"),
         (["--network", "notes.safetensors"], "--network {models}/notes.safetensors: "),

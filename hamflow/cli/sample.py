@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..sampling import Guided, generate
+from ..sampling import AbstractSampler, Guided, generate
 from .arrays import write_arrays
 from .rows import Devices, Progress, import_data
 from .solvers import SAMPLERS, find_solver
@@ -55,6 +55,11 @@ def run(options: argparse.Namespace) -> int:
     solver = find_solver(options.solver)
     trained = open_trained(options.network, "--network", options.shape, options.trust)
     trained.require_label(options.label)
+    if isinstance(solver, AbstractSampler):
+        try:
+            solver.require_flow(trained.flow)
+        except ValueError as error:
+            raise ValueError(f"--solver {options.solver}: {error}") from None
     predictor = _steered(trained, options)
     pictures = len(trained.shape) == 3 and trained.shape[0] in (1, 3)
     if options.grid and not pictures:

@@ -11,6 +11,9 @@ FFHQ at 64x64 with the published recipe, on however many GPUs there are (a zip i
         --lr 2e-4 --lr-rampup 10 --no-lr-decay --beta2 0.999 --dropout 0.05 --xflip --channels 128 \\
         --multipliers 1 2 2 2 --blocks 4 4 4 4 --attention 16 --sampling-steps 40
 
+`--cond` learns one model of all classes. It leaves out a tenth of the labels (`--label-dropout`), so that the model can
+be guided: `hamflow sample --network runs/00000-... --outdir out --class 2 --guidance 2`, or `examples/guidance.py`.
+
 A run folder holds `samples.png`, `loss.png`, `model.safetensors` (the average model, for `hamflow.load`),
 `config.json`, `stats.jsonl` (one line a step) and `checkpoints/`. A resumed run may change `FREE` settings only.
 """
@@ -60,6 +63,7 @@ class Config:
     data: Path | None = None  # a zip, a folder or an array of pictures; the embedded faces if not given
     resolution: int = 32  # pictures of another size are cut to a square and resized
     cond: bool = False  # learn one model of all classes, by label
+    label_dropout: float = 0.1  # with --cond: the share of labels left out in training, which guidance needs
     xflip: bool = False  # mirror half of the pictures
     skip_corrupt: bool = False  # leave out pictures that cannot be read, and say how many
     # Flow
@@ -100,7 +104,7 @@ FREE = {"duration", "outdir", "skip_corrupt", "save_every", "num_samples", "samp
 RANGES = {  # where each lies, without the upper end; the network checks its own
     **dict.fromkeys(("resolution", "batch", "num_samples", "sampling_steps"), (1, math.inf)),
     **dict.fromkeys(("duration", "save_every"), (1e-6, math.inf)),  # at least one picture
-    **dict.fromkeys(("dropout", "momentum", "beta2"), (0, 1)),
+    **dict.fromkeys(("dropout", "label_dropout", "momentum", "beta2"), (0, 1)),
     **dict.fromkeys(("lr_rampup", "ema", "seed"), (0, math.inf)),
     "lr": (1e-30, math.inf),
 }
@@ -133,7 +137,8 @@ def make_flow(name: str, data_std: float, data_mean: float) -> hf.Flow:
     raise ValueError(f"unknown flow {name}")
 
 
-def main(config: Config) -> None:
+def main(config: Config) -> Path | None:
+    """Train, and draw samples; the run folder, or None of a dry run."""
     training.check_ranges(config, RANGES)
 
     # -- data --------------------------------------------------------------------------------------------------------
@@ -154,6 +159,8 @@ def main(config: Config) -> None:
     with contextlib.closing(batches(source, min(1024, len(source)), seed=config.seed)) as stream:
         sample = to_float(jnp.asarray(next(stream)["image"]))
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in ONCE}
+    if not (config.cond and config.label_dropout):
+        del settings["label_dropout"]  # as in the runs from before there was such a setting, which go on without it
     settings["pictures"] = {"number": len(source), "fingerprint": fingerprint(source)}
     settings["data_mean"], settings["data_std"] = float(sample.mean()), float(sample.std())
     changes = take_up(config, settings) if config.resume is not None else {}
@@ -180,11 +187,13 @@ def main(config: Config) -> None:
     print(f"{config.flow} flow, U-Net of {num_parameters / 1e6:.2f} M parameters")
 
     def loss(model, batch, key):
-        key_flip, key_loss = jr.split(key)
-        images = to_float(batch["image"])
+        key_flip, key_loss, key_labels = jr.split(key, 3)
+        images, labels = to_float(batch["image"]), batch.get("label")
         if config.xflip:
             images = random_flip(key_flip, images)
-        return hf.velocity_matching_loss(model, flow, images, key_loss, condition=batch.get("label")), {}
+        if config.cond and config.label_dropout:
+            labels = hf.drop_labels(key_labels, labels, config.label_dropout, source.num_classes)
+        return hf.velocity_matching_loss(model, flow, images, key_loss, condition=labels), {}
 
     # -- optimiser ---------------------------------------------------------------------------------------------------
     schedule = training.learning_rate_schedule(
@@ -206,7 +215,7 @@ def main(config: Config) -> None:
     if config.dry_run:
         training.check_outdir(config.resume or config.outdir)
         print(json.dumps(dataclasses.asdict(config), indent=2, default=str))
-        return
+        return None
     folder = config.resume
     if folder is None:
         folder = training.make_run_folder(config.outdir, f"{name}-batch{config.batch}-seed{config.seed}", settings)
@@ -279,6 +288,7 @@ def main(config: Config) -> None:
         write_results(config, folder, state.ema, flow, source.num_classes, key_sample)
     evaluations = 2 * config.sampling_steps - 1
     print(f"{folder / 'samples.png'}: {count(config.num_samples, 'sample')} of {count(evaluations, 'evaluation')} each")
+    return folder
 
 
 def write_results(config: Config, folder: Path, ema, flow: hf.Flow, num_classes: int, key: jax.Array) -> None:
@@ -330,23 +340,19 @@ def parse() -> Config:
     run = finder.parse_known_args(sys.argv[1:])[0].resume
     default = Config()
     if run is not None:
-        saved = training.read_config(run)
+        saved = {"label_dropout": 0.0, **training.read_config(run)}
         kinds = {"data": Path, "outdir": Path, "multipliers": tuple, "blocks": tuple, "attention": tuple}
         known = {field.name for field in dataclasses.fields(Config)} - ONCE
         saved = {k: kinds[k](v) if k in kinds and v is not None else v for k, v in saved.items() if k in known}
         default = dataclasses.replace(default, **saved)
     config = tyro.cli(Config, default=default, description=__doc__)
-    if config.smoke:
-        small = {
-            "channels": 8,
-            "multipliers": (1, 1),
-            "blocks": (1, 1),
-            "batch": 8,
-            "num_samples": 4,
-            "sampling_steps": 2,
-        }
-        config = dataclasses.replace(config, **small, duration=16e-6, save_every=8e-6)
-    return config
+    return smaller(config) if config.smoke else config
+
+
+def smaller(config: Config) -> Config:
+    """What `--smoke` runs."""
+    small = {"channels": 8, "multipliers": (1, 1), "blocks": (1, 1), "batch": 8, "num_samples": 4, "sampling_steps": 2}
+    return dataclasses.replace(config, **small, duration=16e-6, save_every=8e-6)
 
 
 def run() -> None:

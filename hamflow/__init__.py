@@ -117,6 +117,7 @@ from .objectives import (
     WaveFeatures as WaveFeatures,
     denoising_hamiltonian_score_matching_loss as denoising_hamiltonian_score_matching_loss,
     denoising_score_matching_loss as denoising_score_matching_loss,
+    drop_labels as drop_labels,
     explicit_score_matching_loss as explicit_score_matching_loss,
     hamiltonian_score_discrepancy as hamiltonian_score_discrepancy,
     hamiltonian_score_matching_loss as hamiltonian_score_matching_loss,

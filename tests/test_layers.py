@@ -53,6 +53,7 @@ ALLOWED = {room: set(ORDER[:i]) for i, room in enumerate(ORDER)} | {
     "serialization": {"_types"},
     "training": {"_types", "serialization"},
 }
+ALLOWED["cli"] |= {"serialization", "data"}  # the commands open models and pictures
 
 
 def rooms_imported(path: Path) -> set[str]:

@@ -7,9 +7,9 @@ decay does) cannot move them, and a saved network needs no entry for them.
 
 A condition is added to those features. **The null condition adds nothing**: it is the all-zero vector of a float
 condition, the label `num_classes` of a class condition, and `None` of both. So classifier-free guidance needs no extra
-parameter, and a traced training step drops a label by writing `num_classes` over it:
+parameter, and a training step drops a label by writing `num_classes` over it, which is what `hamflow.drop_labels` does:
 
-    labels = jnp.where(jax.random.bernoulli(key, 0.1, labels.shape), num_classes, labels)
+    labels = hf.drop_labels(key, labels, 0.1, num_classes)
 """
 
 import math

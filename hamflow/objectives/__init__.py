@@ -6,6 +6,7 @@ from .denoising_hamiltonian import (
 from .discrepancy import Discrepancy as Discrepancy, hamiltonian_score_discrepancy as hamiltonian_score_discrepancy
 from .features import LinearFeatures as LinearFeatures, WaveFeatures as WaveFeatures
 from .hamiltonian_score import hamiltonian_score_matching_loss as hamiltonian_score_matching_loss
+from .label_dropout import drop_labels as drop_labels
 from .score_matching import (
     denoising_score_matching_loss as denoising_score_matching_loss,
     explicit_score_matching_loss as explicit_score_matching_loss,

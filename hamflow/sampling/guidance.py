@@ -24,8 +24,8 @@ class Guided(eqx.Module):
     """V_u + scale (V_c - V_u): away from a weaker predictor, towards a better one.
 
     Without `weaker`, classifier-free guidance (Ho and Salimans 2022): V_u is the same network without its condition,
-    which it must have met in training: there, write the null condition over one label in ten. With `weaker`,
-    autoguidance (Karras et al. 2024): a smaller or less trained network with the same condition.
+    which it must have met in training: there, `drop_labels` writes the null condition over one label in ten. With
+    `weaker`, autoguidance (Karras et al. 2024): a smaller or less trained network with the same condition.
 
     Args:
         predictor: `predictor(t, x, condition, key) -> velocity` on one example.
@@ -125,7 +125,8 @@ def painted(
 ) -> Callable[..., Array]:
     """The energy of a picture that is known in part: |mask (A x - known)|^2 / (2 std^2), for `EnergyGuided`.
 
-    With a variance of x it is |mask (A x - known)|^2 / (2 (std^2 + A variance)).
+    Told a variance of x, as `EnergyGuided(..., data_std=...)` does, it has std^2 + Var(A x) in the place of std^2: the
+    sum of A_ij^2 variance_j, for independent coordinates.
 
     With A the identity it fills in what the mask leaves out; with A a mean over blocks it makes a picture larger.
 
@@ -133,7 +134,7 @@ def painted(
         known: what was measured, of the shape of A x.
         mask: 1 where it is known and 0 where not, of known's shape, or of a shape that broadcasts to it.
         std: how far off a value may be, in the unit of the data.
-        measure: A, a callable from one x_0; the identity if None.
+        measure: A, a callable from one x_0, linear or nearly so; the identity if None.
 
     Raises:
         ValueError: a mask of another shape, a std that is not positive; in use, an A x of another shape.
@@ -155,7 +156,18 @@ def painted(
             raise ValueError(f"known has shape {known.shape}, but what is measured of an example has {jnp.shape(seen)}")
         spread = std**2
         if variance is not None:
-            spread = spread + (variance if measure is None else measure(variance))
+            spread = spread + (variance if measure is None else _measured_variance(measure, x, variance))
         return jnp.sum((mask * (seen - known)) ** 2 / (2.0 * spread))
 
     return energy
+
+
+def _measured_variance(measure: Callable[..., Any], x: Array, variance: Array) -> Array:
+    """sum_j A_ij^2 variance_j for each i, A the derivative of `measure` at x; a few of its rows at a time."""
+    seen, pull = jax.vjp(measure, jax.lax.stop_gradient(x))
+
+    def one(i: Array) -> Array:
+        (row,) = pull(jax.nn.one_hot(i, seen.size, dtype=seen.dtype).reshape(seen.shape))
+        return jnp.sum(row**2 * variance)
+
+    return jax.lax.map(one, jnp.arange(seen.size), batch_size=64).reshape(seen.shape)

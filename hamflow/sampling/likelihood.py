@@ -18,7 +18,7 @@ import jax.random as jr
 import numpy as np
 
 from .._parameters import require
-from .._types import Array, Float, PRNGKeyArray, PyTree, checked
+from .._types import Array, Float, Key, PRNGKeyArray, PyTree, checked
 from ..domains import Euclidean
 from ..flow import Flow
 from .grids import rho_grid
@@ -41,7 +41,7 @@ def log_likelihood(
     predictor: Callable[..., Any],
     flow: Flow,
     x: Data,
-    key: PRNGKeyArray | None = None,
+    key: PRNGKeyArray | Key[Array, "batch"] | None = None,
     *,
     num_probes: int = 1,
     probes: Probes = "signs",
@@ -58,7 +58,7 @@ def log_likelihood(
             likelihood is off too: nothing for flow matching and oscillations; for diffusion centre the data.
         x: floating, of shape `(batch, *event)`.
         key: None for the exact divergence, at one forward derivative a coordinate; a jax key for Hutchinson's
-            estimate, at one a probe. Row i uses `fold_in(key, i)`.
+            estimate, at one a probe: row i uses `fold_in(key, i)`; or an array of keys, one a row.
         num_probes: random vectors a row. The mean of the estimate does not depend on it.
         probes: their law. Signs have the variance 2 (|A|^2 - sum A_ii^2), A the symmetric part of dV/dx, normal ones
             2 |A|^2.
@@ -85,7 +85,7 @@ def log_likelihood_and_error(
     predictor: Callable[..., Any],
     flow: Flow,
     x: Data,
-    key: PRNGKeyArray,
+    key: PRNGKeyArray | Key[Array, "batch"],
     *,
     num_probes: int = 8,
     probes: Probes = "signs",
@@ -100,7 +100,7 @@ def log_likelihood_and_error(
         predictor: as in `log_likelihood`, like all others.
         flow: its horizon, prior and domain.
         x: floating, of shape `(batch, *event)`.
-        key: a jax key, for the probes.
+        key: a jax key, for the probes, or an array of keys, one a row.
         num_probes: at least 2.
         probes: "signs" or "normal".
         condition: None, or a tree of arrays with a leading axis of `batch`.
@@ -184,7 +184,9 @@ def _values(
 def _integrate(predictor, flow, x, key, num_probes, gaussian, condition, grid, solver, tolerance) -> Array:
     x = require_inside(x, flow, "log_likelihood")
     domain, field = flow.system.domain, velocity_field(predictor, flow.system.domain)
-    keys = None if key is None else jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(x.shape[0]))
+    keys = key
+    if key is not None and not (key.ndim and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        keys = jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(x.shape[0]))
 
     def one(x: Array, key: Any, condition: Any) -> Array:
         directions = None

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import hamflow as hf
+from hamflow import cli
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "ffhq.py"
 
@@ -185,6 +186,31 @@ def test_other_pictures_at_the_same_place_are_refused(ffhq, tiny, finished, comm
     command("--resume", run, "--dry-run", "--changed-data")
 
 
+def test_labels_are_dropped_with_cond(ffhq, tiny, monkeypatch, tmp_path):
+    def found(key, labels, rate, num_classes):
+        raise RuntimeError(f"{labels.shape} {rate} {num_classes}")
+
+    monkeypatch.setattr(hf, "drop_labels", found)
+    with pytest.raises(RuntimeError, match=r"\(4,\) 0\.2 3"):
+        ffhq.main(dataclasses.replace(tiny, outdir=tmp_path, label_dropout=0.2))
+
+
+def test_a_run_from_before_label_dropout_goes_on_without_it(finished, command, tmp_path, capsys):
+    saved = json.loads((finished / "config.json").read_text())
+    assert saved.pop("label_dropout") == 0.1
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    command("--resume", tmp_path, "--dry-run")
+    assert '"label_dropout": 0.0' in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"label_dropout: \(absent\) in the run, 0\.1 now"):
+        command("--resume", tmp_path, "--dry-run", "--label-dropout", 0.1)
+
+
+def test_a_run_folder_is_what_the_commands_take(finished, tmp_path):
+    flags = ["--seeds", "3-4", "--class", "2", "--steps", "1", "--outdir", str(tmp_path)]
+    assert cli.main(["sample", "--network", str(finished), *flags]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000003.png", "000004.png"]
+
+
 def test_dry_run_leaves_nothing(ffhq, tiny, tmp_path, capsys):
     ffhq.main(dataclasses.replace(tiny, outdir=tmp_path / "runs", dry_run=True))
     assert not (tmp_path / "runs").exists()
@@ -300,6 +326,7 @@ def test_a_picture_that_turns_out_damaged_ends_with_what_was_learned_and_the_run
         ("--momentum", 1),
         ("--beta2", 1.5),
         ("--dropout", 1),
+        ("--label-dropout", 1),
         ("--seed", -1),
     ],
 )

@@ -108,6 +108,32 @@ def test_painting_by_blocks():
     assert float(energy(jnp.array([0.0, 1.0]))) == pytest.approx(0.5, rel=1e-6)  # (1/2)^2 / (2 (1/2)^2)
 
 
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_mean_that_is_known(name):
+    """The mean m of two independent normal pixels is N(0, 1/2), and known as y with deviation s it is
+    N(y / 2 / (1/2 + s^2), s^2 / 2 / (1/2 + s^2)); their difference stays N(0, 2)."""
+    flow, y, s = FLOWS[name](), 1.2, 0.5
+    predictor = hf.MixtureVelocity(gaussian(0.0, 1.0, (2,)), flow)
+    energy = hf.painted(array(y), 1.0, std=s, measure=lambda x: jnp.mean(x, keepdims=True))
+    guided = hf.EnergyGuided(predictor, flow, energy, data_std=1.0)
+    found = np.asarray(hf.generate(guided, flow, jr.key(0), (3000, 2), 80), float)
+    mean, difference = found.mean(axis=1), found[:, 0] - found[:, 1]
+    std = s / (2 * (0.5 + s**2)) ** 0.5
+    assert mean.mean() == pytest.approx(y / 2 / (0.5 + s**2), abs=4 * std / 3000**0.5 + 0.01)
+    assert mean.std() == pytest.approx(std, rel=0.06)
+    assert difference.mean() == pytest.approx(0.0, abs=4 * (2 / 3000) ** 0.5)
+    assert difference.std() == pytest.approx(2**0.5, rel=0.06)
+
+
+def test_the_spread_of_what_is_measured():
+    """Of sums over rows of weights W it is W^2 var: with an error of 1 the energy is 1 / (2 (std^2 + W^2 var))."""
+    weights, variance = array([1.0, 2.0, 0.0], [0.5, 0.0, 3.0]), array(0.3, 0.7, 0.2)
+    for row, expected in enumerate((1.0 * 0.3 + 4.0 * 0.7, 0.25 * 0.3 + 9.0 * 0.2)):
+        mask = jnp.zeros(2).at[row].set(1.0)
+        energy = hf.painted(jnp.ones(2), mask, std=0.5, measure=lambda x: weights @ x)
+        assert float(energy(jnp.zeros(3), variance)) == pytest.approx(0.5 / (0.25 + expected), rel=1e-6)
+
+
 def test_bad_input():
     flow = hf.oscillation()
     model = ByCondition(flow)

@@ -148,6 +148,9 @@ def test_a_row_depends_on_its_key_alone():
     x, flow, predictor = jr.normal(jr.key(0), (5, 3)), hf.flow_matching(), Linear(jnp.asarray(MATRIX))
     whole = hf.log_likelihood(predictor, flow, x, jr.key(1), num_steps=4)
     np.testing.assert_allclose(hf.log_likelihood(predictor, flow, x[:2], jr.key(1), num_steps=4), whole[:2], rtol=1e-5)
+    keys = jnp.stack([jr.fold_in(jr.key(1), i) for i in (3, 1)])  # one a row, in any order
+    some = hf.log_likelihood(predictor, flow, x[jnp.array([3, 1])], keys, num_steps=4)
+    np.testing.assert_allclose(some, whole[jnp.array([3, 1])], rtol=1e-5)
 
 
 def test_the_integral_over_the_plane_is_one():
@@ -241,6 +244,8 @@ def test_more_bad_input():
     x = jnp.ones((2, 2))
     with pytest.raises(ValueError, match="num_probes must be at least 2"):
         hf.log_likelihood_and_error(lambda t, x, c, k: -x, hf.oscillation(), x, jr.key(0), num_probes=1)
+    with pytest.raises(TypeError, match="key"):  # three keys for two rows
+        hf.log_likelihood(lambda t, x, c, k: -x, hf.oscillation(), x, jr.split(jr.key(0), 3))
     with pytest.raises(TypeError, match="pixels must be uint8"):
         hf.dequantize(jnp.ones(3), jr.key(0))
     with pytest.raises(ValueError, match="size must be at least 1"):

@@ -1,0 +1,46 @@
+"""The command line itself: which command is meant, and what its errors look like."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from . import check, likelihood, sample
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse's own refusals in the words of all others: one line, status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"hamflow: {message} (`{self.prog} --help` shows what there is)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 if all is well, 1 if a law is broken, 2 if the command cannot be run, 130 after Ctrl-C.
+
+    Args:
+        arguments: the words after `hamflow`; those of the process unless given.
+    """
+    parser = _Parser(prog="hamflow", description="Hamiltonian mechanics as generative models.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command in (check, sample, likelihood):
+        command.add_to(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        print("hamflow: stopped; every file that was written is whole", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except Exception as error:  # a module or a network is the user's: whatever it raises, status 1 has another meaning
+        print(f"hamflow: {_in_one_line(error)}", file=sys.stderr)
+        return 2
+
+
+def _in_one_line(error: Exception) -> str:
+    """What an error says, without the pages that a compiler adds to it."""
+    _, failed_check, said = str(error).partition("EquinoxRuntimeError: ")  # its stack stands before it
+    said = " ".join((said if failed_check else str(error)).partition("\n\n")[0].split())
+    plain = failed_check or isinstance(error, (ValueError, TypeError, OSError, ImportError))
+    return said if plain and said else f"{type(error).__name__}: {said}"

@@ -221,7 +221,7 @@ def draw(path: Path, found: Found, floor: float) -> None:
     ticks = [3, 5, 8, 12, 18, 25, 35]
     for ax in axes:
         ax.set(xlabel="evaluations of the predictor", xticks=ticks, xticklabels=ticks)
-        ax.minorticks_off()
+        ax.xaxis.minorticks_off()
     axes[0].legend(frameon=False, fontsize=8, ncols=2)
     plotting.label_panels(axes, ["sliced Wasserstein distance to the data", "distance from a fine solution"])
     plotting.save_figure(figure, path)
@@ -256,8 +256,6 @@ if __name__ == "__main__":
     start = time.perf_counter()
     config = tyro.cli(Config, description=__doc__)
     if config.smoke:
-        config = dataclasses.replace(
-            config, number=40, evaluations=(3, 5), learned=(2,), paths=32, iterations=3, batch=8
-        )
+        config = dataclasses.replace(config, number=40, evaluations=(3,), learned=(2,), paths=32, iterations=3, batch=8)
     main(config)
     print(f"table.txt and few_step.png in {config.outdir}: {time.perf_counter() - start:.0f} s")

@@ -119,7 +119,10 @@ def pictures(config: Config, run: Path) -> tuple[Any, hf.Flow, jax.Array]:
     source = open_images(settings["data"] or embedded_faces(), settings["resolution"])
     rows = np.random.default_rng(config.seed).permutation(len(source))[:4096]
     data = to_float(jnp.asarray(np.stack([source[int(row)]["image"] for row in rows])))
-    model = hf.load(run / "model.safetensors")
+    try:
+        model = hf.load(run / "model.safetensors")
+    except ValueError as error:
+        sys.exit(f"--network {run}: {error}")
     return model, model.flow, data
 
 

@@ -6,10 +6,10 @@ the error names the argument. The inside is checked in pytest only (`--jaxtyping
 """
 
 from beartype import BeartypeConf, beartype
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, Scalar, ScalarLike, jaxtyped
+from jaxtyping import Array, Float, Int, Integer, Key, PRNGKeyArray, PyTree, Scalar, ScalarLike, jaxtyped
 
 # An int is a fine float (PEP 484), as everywhere else in Python.
 checked = jaxtyped(typechecker=beartype(conf=BeartypeConf(is_pep484_tower=True)))
 """Check the annotated arguments of a public function at trace time; an error names the argument and its type."""
 
-__all__ = ["Array", "Float", "Int", "Key", "PRNGKeyArray", "PyTree", "Scalar", "ScalarLike", "checked"]
+__all__ = ["Array", "Float", "Int", "Integer", "Key", "PRNGKeyArray", "PyTree", "Scalar", "ScalarLike", "checked"]

@@ -51,7 +51,7 @@ class Converted(eqx.Module):
             raise ValueError(f"predictor returned shape {jnp.shape(value)} for one example of shape {x.shape}")
         if self.given == self.wanted:
             return value
-        t = jnp.asarray(t, x.dtype)
+        t = self.flow.steady_time(jnp.asarray(t, x.dtype))
         if not self.flow.is_linear:
             return _by_heat(self.flow, t, value, self.given == "velocity")
         a, b, a_dot, b_dot = self.flow.coefficient_operators(t, x.shape)
@@ -96,7 +96,8 @@ def convert(predictor: Callable[..., Any], flow: Flow, given: Quantity, wanted: 
     if given != wanted and not flow.is_linear and not heat:
         raise ValueError(
             f"in this flow the {given} does not give the {wanted}: that takes a linear flow, or, for velocity and "
-            "score, free motion with normal momenta that are independent of the data"
+            "score, free motion with normal momenta that are independent of the data (and convert before "
+            "hamflow.reschedule, not after)"
         )
     if given != wanted and "score" in (given, wanted) and not (flow.has_normal_noise or heat):
         raise ValueError(

@@ -37,6 +37,7 @@ from .integrators.steps import take_steps
 from .noise_scale import AbstractNoiseScale, AffineNoiseScale, RatioNoiseScale
 from .priors import Prior
 from .propagators import AbstractLinearPropagator, AbstractPropagator, FreeMotion, free_motion
+from .rescheduled import RescheduledSystem
 from .state import PhaseState
 from .system import AbstractSeparableSystem, AbstractSystem
 
@@ -76,7 +77,7 @@ class Flow(eqx.Module):
         system: AbstractSystem,
         coupling: AbstractCoupling,
         horizon: ScalarLike | Float[Array | np.ndarray, ""],
-        prior: Prior,
+        prior: Any,  # asked for its methods below, in words
         integrator: Any = None,
     ):
         self.system, self.coupling, self.prior = system, coupling, prior
@@ -85,6 +86,9 @@ class Flow(eqx.Module):
         self.integrator, self.num_steps = integrator, _num_steps(integrator, self.horizon)
         if isinstance(prior, type):
             raise TypeError(f"prior is the class {prior.__name__}: give an object, as in {prior.__name__}(...)")
+        for name, use in (("sample", "sample(key, shape), to start from"), ("log_prob", "log_prob(x), a density")):
+            if not callable(getattr(prior, name, None)):
+                raise TypeError(f"prior is a {type(prior).__name__}, which has no {name}: a prior needs {use}")
         propagator = system.propagator()
         if propagator is not None and not isinstance(propagator, AbstractPropagator):
             raise TypeError(
@@ -261,6 +265,13 @@ class Flow(eqx.Module):
 
         (a, b), (a_dot, b_dot) = jax.jvp(a_and_b, (t,), (jnp.ones_like(t),))
         return a, b, a_dot, b_dot
+
+    def steady_time(self, t: Array) -> Array:
+        """The time at which a predictor asks for a, b and their slopes: `t`, or a moment later.
+
+        A flow by a clock such as sqrt(t) has no slope of b at t = 0, and b b' is the limit of its value next to it.
+        """
+        return self.system.away_from_zero(t) if isinstance(self.system, RescheduledSystem) else t
 
     @property
     def noise_scale(self) -> AbstractNoiseScale:

@@ -202,15 +202,15 @@ class Preconditioned(eqx.Module):
         """The scalings at time `t` for one example like `x` (of which only shape and dtype matter)."""
         frozen = (self.flow, self.data_std, self.data_mean, self.moments)
         flow, data_std, data_mean, moments = frozen if self.train_flow else _stop_gradient(frozen)
-        t = jnp.asarray(t, x.dtype)
+        time = flow.steady_time(jnp.asarray(t, x.dtype))
         flow.require_event(x.shape)
-        c_noise = flow.noise_scale.log_sigma(t) / 4.0
+        c_noise = flow.noise_scale.log_sigma(time) / 4.0
         if moments is not None:
-            mean_x, mean_v, var, cov, var_v = moments.at(t)
+            mean_x, mean_v, var, cov, var_v = moments.at(time)
             residual = jnp.maximum(var_v - cov**2 / var, 1e-6 * var_v)  # sampling noise must not turn it negative
             c_in, c_skip, c_out = (_by_rank(v) for v in (1.0 / jnp.sqrt(var), cov / var, jnp.sqrt(residual)))
             return Scalings(c_in, c_skip, c_out, c_noise, mean_x, mean_v)
-        a, b, a_dot, b_dot = flow.coefficient_operators(t, x.shape)
+        a, b, a_dot, b_dot = flow.coefficient_operators(time, x.shape)
         deviation = linear.as_operator(data_std, x.shape, x.dtype, "data_std")
         linear.require_invertible(deviation, "data_std")
         scale = _dense_scale if any(isinstance(o, linear.Dense) for o in (a, b, deviation)) else _plain_scale
@@ -254,7 +254,7 @@ class MixtureVelocity(eqx.Module):
 
     def __call__(self, t: ScalarLike, x: Float[Array, "*event"], condition: Any = None, key: Any = None) -> Array:
         """The exact E[v_t | x_t = x], of x's shape and dtype."""
-        operators = self.flow.coefficient_operators(jnp.asarray(t, x.dtype), x.shape)
+        operators = self.flow.coefficient_operators(self.flow.steady_time(jnp.asarray(t, x.dtype)), x.shape)
         if any(isinstance(operator, linear.Dense) for operator in operators):
             raise ValueError("MixtureVelocity needs coefficients that are numbers or one a coordinate, not matrices")
         a, b, a_dot, b_dot = (jnp.broadcast_to(operator.value, x.shape) for operator in operators)

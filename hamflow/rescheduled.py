@@ -14,7 +14,7 @@ from . import _linear as linear
 from ._types import Array, Float, PRNGKeyArray, ScalarLike
 from .couplings import AbstractAffineCoupling, AbstractCoupling
 from .domains import AbstractDomain
-from .priors import Prior, ScaledPrior
+from .priors import NormalPrior, Prior, ScaledPrior
 from .propagators import AbstractLinearPropagator, AbstractPropagator
 from .schedules import AbstractSchedule
 from .state import PhaseState
@@ -54,6 +54,10 @@ class RescheduledSystem(AbstractSystem):
         if isinstance(motion, AbstractLinearPropagator):
             return RescheduledLinearMotion(motion, self.schedule, self.least)
         return None if motion is None else RescheduledMotion(motion, self.schedule)
+
+    def away_from_zero(self, t: Array) -> Array:
+        """t, or `least` where that is nearer to 0."""
+        return _away_from_zero(t, self.least)
 
     def clock(self, t: Array) -> tuple[Array, Array, Array, Array]:
         """r, r', c and c' / c."""
@@ -140,8 +144,24 @@ class RescheduledCoupling(AbstractAffineCoupling):
 def _before(system: AbstractSystem, prior: Prior, horizon: float | Array) -> tuple[AbstractSystem, Prior, Array]:
     """System, prior and horizon as they were: each is kept in one place, the new flow."""
     assert isinstance(system, RescheduledSystem)  # refused when the flow was built
-    prior = prior.prior if isinstance(prior, ScaledPrior) and not system.schedule.keeps_scale() else prior
-    return system.system, prior, _time(system.schedule, jnp.asarray(horizon, float))
+    return (
+        system.system,
+        _unscaled(prior, system.schedule, horizon),
+        _time(system.schedule, jnp.asarray(horizon, float)),
+    )
+
+
+def _unscaled(prior: Prior, schedule: AbstractSchedule, horizon: float | Array) -> Prior:
+    """The prior in the old unit of length."""
+    if schedule.keeps_scale():
+        return prior
+    if isinstance(prior, ScaledPrior):  # as `reschedule` made it
+        return prior.prior
+    factor = 1.0 / _scale(schedule, jnp.asarray(horizon, float))
+    if isinstance(prior, NormalPrior):  # still normal, which closed forms ask for
+        mean = prior.mean if isinstance(prior.mean, float) and prior.mean == 0.0 else factor * prior.mean
+        return NormalPrior(mean, factor * prior.scale)
+    return ScaledPrior(prior, factor)
 
 
 def _time(schedule: AbstractSchedule, t: Array) -> Array:

@@ -13,7 +13,7 @@ from .domains import Euclidean
 from .flow import Flow
 from .priors import ScaledPrior
 from .rescheduled import RescheduledCoupling, RescheduledSystem
-from .schedules import AbstractSchedule
+from .schedules import AbstractSchedule, Schedule
 
 _LEAST = 1e-7  # of the horizon: less noise than any flow is asked about
 
@@ -114,7 +114,10 @@ def _require_diffusion(flow: Flow, name: str) -> None:
 
 def _ends(old: float, schedule: AbstractSchedule) -> tuple[float, float, float]:
     """The new horizon, a time near 0 where clock and scale have slopes, and the scale at the horizon."""
-    horizon = schedule.inverse(jnp.asarray(old, float))
+    if isinstance(schedule, Schedule):  # as it was given, to the last digit
+        horizon = jnp.asarray(schedule.horizon, float)
+    else:
+        horizon = schedule.inverse(jnp.asarray(old, float))
     reached = float(schedule.time(horizon))
     if not abs(reached - old) <= 1e-4 * old:
         raise ValueError(

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ._module import AbstractModule
-from ._parameters import require
+from ._parameters import is_concrete, require
 from ._types import Array, checked
 from .potentials.function import as_callable
 
@@ -54,7 +54,8 @@ class Schedule(AbstractSchedule):
 
     Raises:
         TypeError: a time or scale that cannot be called.
-        ValueError: a horizon that is not positive; a time or a scale that starts elsewhere.
+        ValueError: a horizon that is not positive; a time or a scale that starts elsewhere, a time that does not
+            increase or a scale that is not positive (at 129 times).
     """
 
     time_function: Callable[[Array], Array]
@@ -71,8 +72,13 @@ class Schedule(AbstractSchedule):
         with jax.ensure_compile_time_eval():
             zero = jnp.zeros(())
             start, factor = self.time(zero), self.scale(zero)
+            grid = self.horizon * jnp.linspace(0.0, 1.0, 129)
+            times, scales = jax.vmap(self.time)(grid), jax.vmap(self.scale)(grid)
         require(start, lambda t: t == 0.0, f"time(0) must be 0, where the data are, and is {start}")
         require(factor, lambda c: jnp.abs(c - 1.0) < 1e-6, f"scale(0) must be 1, that of the data, and is {factor}")
+        require(times, lambda t: jnp.diff(t) > 0, "time must increase from 0 to the horizon, and does not everywhere")
+        small = 1e-6 * float(jnp.max(scales)) if is_concrete(scales) else 0.0
+        require(scales, lambda c: c > small, "scale must be positive from 0 to the horizon, and is not everywhere")
 
     def time(self, t: Array) -> Array:
         return jnp.asarray(self.time_function(t), t.dtype)

@@ -214,3 +214,21 @@ def test_a_prior_without_a_density(models, tmp_path, monkeypatch, capsys):
     flags = ["--data", str(models / "points.npy"), "--shape", "2"]
     assert cli.main(["likelihood", "--network", str(tmp_path), *flags]) == 2
     assert "its prior, a Drawn, has no log_prob, so the model has no density" in capsys.readouterr().err
+
+
+def test_arrays_that_cannot_be_meant(models, tmp_path, capsys):
+    """Levels saved as int64, an array without rows, and a file to write where a folder stands."""
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "levels.npy", rng.integers(0, 256, (3, 3, 8, 8)))
+    np.save(tmp_path / "none.npy", np.zeros((0, 2), np.float32))
+    (tmp_path / "there.npz").mkdir()
+    for network, data, flags, message in (
+        ("pictures", "levels.npy", [], "holds whole numbers, and the model draws pictures: save levels of 8 bits as"),
+        ("plain", "none.npy", [], "none.npy has no rows"),
+        ("plain", "none.npy", ["--out", tmp_path / "there.npz"], "there.npz is a folder: give the name of a file"),
+    ):
+        command = ["--network", models / f"{network}.safetensors", "--data", tmp_path / data, *flags]
+        assert cli.main(["likelihood", *map(str, command)]) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.startswith("hamflow: --")

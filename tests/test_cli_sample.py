@@ -1,8 +1,10 @@
 """`hamflow sample`: against laws in closed form, against `generate` itself, and what bad input gets."""
 
+import json
 import subprocess
 import sys
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -14,6 +16,7 @@ from PIL import Image
 import hamflow as hf
 from hamflow import cli
 from hamflow.cli import sample
+from hamflow.cli.solvers import find_solver
 from hamflow.cli.values import LARGEST_SEED, seeds
 
 
@@ -280,3 +283,28 @@ def test_keys_of_an_array_of_seeds_are_those_of_each():
     some = jnp.asarray([0, 5, 2**31, LARGEST_SEED], jnp.uint32)
     data = jax.random.key_data(jax.vmap(jr.key)(some))
     np.testing.assert_array_equal(data, jax.random.key_data(keys(0, 5, 2**31, LARGEST_SEED)))
+
+
+def test_a_run_without_label_dropout_says_so(models, tmp_path, capsys):
+    """The null class is drawn from all the same, with a note that the network never met it."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.safetensors").write_bytes((models / "classes.safetensors").read_bytes())
+    for dropout, noted in ((0.0, True), (0.1, False)):
+        (run / "config.json").write_text(json.dumps({"cond": True, "label_dropout": dropout}))
+        command = ["sample", "--network", str(run), "--outdir", str(tmp_path / "o"), "--seeds", "1", "--steps", "1"]
+        assert cli.main([*command, "--class", "null"]) == 0
+        assert ("trained with all labels in place" in capsys.readouterr().err) == noted
+
+
+def test_a_file_in_the_way(models, tmp_path, capsys):
+    (tmp_path / "samples.npz").mkdir()
+    command = ["sample", "--network", str(models / "plain.safetensors"), "--outdir", str(tmp_path), "--steps", "1"]
+    assert cli.main([*command, "--seeds", "0"]) == 2
+    assert f"hamflow: --outdir {tmp_path}: samples.npz cannot be written" in capsys.readouterr().err
+
+
+def test_our_samplers_go_before_those_of_diffrax():
+    assert type(find_solver("Heun")) is hf.Heun
+    assert type(find_solver("UniPC")) is hf.UniPC
+    assert type(find_solver("diffrax.Heun")) is diffrax.Heun

@@ -139,6 +139,34 @@ def test_samples_and_likelihood_are_the_same(change):
     np.testing.assert_allclose(after, before, atol=2e-5)
 
 
+@pytest.mark.parametrize("make", [hf.VariancePreserving, hf.VarianceExploding])
+def test_at_the_data(make):
+    """At t = 0, where sqrt(t) has no slope, the exact velocity is its limit, and the density of the data is right."""
+    flow = hf.reschedule(hf.diffusion(), make())
+    centred = hf.GaussianMixturePotential(array([-0.5, 0.3], [0.5, -0.3]), array(0.3, 0.4), array(0.5, 0.5))
+    exact, x = hf.MixtureVelocity(centred, flow), array(0.3, -0.2)
+    np.testing.assert_allclose(exact(0.0, x), exact(1e-9, x), rtol=1e-2)
+    assert float(jnp.max(jnp.abs(exact(0.0, x)))) > 0.02
+    model = hf.Preconditioned(lambda c, x, condition, key: jnp.zeros_like(x), flow, 0.5)
+    np.testing.assert_allclose(model(0.0, x), model(1e-8, x), rtol=1e-2)
+    points = jax.vmap(lambda k: centred.sample(k, (2,)))(jr.split(jr.key(3), 16))
+    found = hf.log_likelihood(exact, flow, points)
+    np.testing.assert_allclose(found, jax.vmap(centred.log_prob)(points), atol=1e-3)
+
+
+def test_another_prior_is_read_in_the_new_unit(x64):
+    """The old coupling meets the prior in its own unit, whatever the object: b of flow matching times the scale."""
+    schedule = hf.Schedule(jnp.sin, math.pi / 2, lambda t: 1.0 + t)
+    flow = hf.reschedule(hf.flow_matching(), schedule)
+    assert flow.horizon == math.pi / 2
+    plain = hf.Flow(flow.system, flow.coupling, flow.horizon, hf.NormalPrior(0.0, 1.0 + math.pi / 2))
+    for found, expected in zip(plain.coefficients(1.5), flow.coefficients(1.5), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+    data = jr.normal(KEY, (4000, 1))
+    ends = plain.sample_state(KEY, data, jnp.full(4000, flow.horizon)).position
+    assert float(jnp.std(ends)) == pytest.approx(1.0 + math.pi / 2, rel=0.05)
+
+
 def test_noise_scale_is_the_same_sigma(change):
     flow, _, predictor = change
     new = predictor.flow
@@ -208,6 +236,7 @@ def test_what_does_not_fit_is_refused():
         (hf.reflection(), hf.VarianceExploding(), "for another flow use hf.Schedule; this one is not linear"),
         (hf.oscillation(), hf.VariancePreserving(), "for another flow use hf.Schedule"),
         (hf.reflection(), clock, "reaches 1 at its horizon, and the flow's horizon is 3"),
+        (hf.flow_matching(), hf.Schedule(lambda t: t, 2.0), "reaches 2 at its horizon, and the flow's horizon is 1"),
     ):
         with pytest.raises(ValueError, match=message):
             hf.reschedule(flow, schedule)
@@ -230,6 +259,11 @@ def test_schedules_that_start_elsewhere_are_refused():
         hf.Schedule(lambda t: t, 1.0, lambda t: 2.0 + t)
     with pytest.raises(ValueError, match="horizon must be positive"):
         hf.Schedule(lambda t: t, 0.0)
+    with pytest.raises(ValueError, match="time must increase"):
+        hf.Schedule(lambda t: t + 0.5 * jnp.sin(2 * jnp.pi * t), 1.0)
+    for scale in (lambda t: 1.0 - t, lambda t: 1.0 - 6.0 * t * (1.0 - t)):
+        with pytest.raises(ValueError, match="scale must be positive"):
+            hf.Schedule(lambda t: t, 1.0, scale)
     with pytest.raises(TypeError, match="time must be callable"):
         hf.Schedule(3.0, 1.0)
     with pytest.raises(ValueError, match="in order"):

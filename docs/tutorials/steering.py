@@ -94,7 +94,7 @@ print(f"mean log density under the truth: {log_p[0]:.2f}, guided {log_p[1]:.2f}"
 # ## By an energy
 #
 # `hf.EnergyGuided` adds a potential while sampling: what is wanted is $p(x)\,e^{-E(x)}$, and nothing is
-# trained for $E$. It is a callable of one datum, so a potential of physics will do. A constant force is
+# trained for $E$. It is a callable of one datum, or a potential of hamflow. A constant force is
 # exact for one Gaussian. For several it is a guess, which goes too far here: as long as the denoiser
 # stands between them, it gives way more than one of them would.
 
@@ -117,10 +117,10 @@ figure, axes = plt.subplots(1, 2, figsize=(6.2, 3.3), layout="constrained")
 show(axes, [found[:1500], expected[:1500]], ["steered", "exact"])
 plt.show()
 shares = [float(jnp.mean(points[:, 0] > 0)) for points in (found, expected)]
-print(f"on the right {shares[0]:.2f}, exact {shares[1]:.2f}; of one Gaussian there:")
-for points in (found, expected):
+print(f"on the right {shares[0]:.2f}, exact {shares[1]:.2f}; of the upper Gaussian there:")
+for name, points in (("steered", found), ("exact", expected)):
     near = points[(points[:, 0] > 0) & (points[:, 1] > 0.2)]
-    print(f"  mean {near[:, 0].mean():.2f}, deviation {near[:, 0].std():.2f}")
+    print(f"  {name:<7} mean {near[:, 0].mean():.2f}, deviation {near[:, 0].std():.2f}")
 
 # %% [markdown]
 # ## Known in part

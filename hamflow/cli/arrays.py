@@ -10,8 +10,9 @@ import numpy as np
 from ..serialization import write_atomically
 
 
-def read_points(where: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The examples, floating, of shape (n, *event), and the labels of a `.npz` that has some beside its `data`.
+def read_points(where: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """The examples, floating, of shape (n, *event), the labels of a `.npz` that has some beside its `data`, and
+    whether the examples were saved as whole numbers.
 
     A `.npz` holds its examples as `data`, or as its one array.
 
@@ -37,7 +38,8 @@ def read_points(where: str) -> tuple[np.ndarray, np.ndarray | None]:
         raise ValueError(f"{path.absolute()} is not a .npy or .npz that can be read without pickle: {error}") from None
     if found.ndim == 0 or not (np.issubdtype(found.dtype, np.floating) or np.issubdtype(found.dtype, np.integer)):
         raise ValueError(f"{path.absolute()} holds {found.dtype}{list(found.shape)}: give numbers of shape (n, *event)")
-    return found.astype(np.float64 if found.dtype == np.float64 else np.float32), labels
+    is_whole = np.issubdtype(found.dtype, np.integer)
+    return found.astype(np.float64 if found.dtype == np.float64 else np.float32), labels, is_whole
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

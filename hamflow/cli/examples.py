@@ -34,7 +34,7 @@ def open_examples(where: str, trained: Trained, *, labels: bool, skip_corrupt: b
     is_array = where != "faces" and path.suffix.lower() in (".npy", ".npz")
     draws_pictures = len(trained.shape) == 3 and trained.shape[1] == trained.shape[2]
     if is_array and not (draws_pictures and _is_bytes(path)):
-        points, found = read_points(where)
+        points, found = _points(where, draws_pictures)
         if points.shape[1:] != trained.shape:
             raise _another_shape(where, f"examples of shape {points.shape[1:]}", trained)
         _require_finite(points, where)
@@ -66,6 +66,20 @@ def open_examples(where: str, trained: Trained, *, labels: bool, skip_corrupt: b
     return Examples(where, len(source), True, read, source.labels)
 
 
+def _points(where: str, draws_pictures: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """The rows of an array; for a model of pictures floating ones, since whole numbers are levels of 8 bits."""
+    try:
+        points, labels, is_whole = read_points(where)
+    except ValueError as error:
+        raise ValueError(f"--data {where}: {error}") from None
+    if draws_pictures and is_whole:
+        raise ValueError(
+            f"--data {where} holds whole numbers, and the model draws pictures: save levels of 8 bits as uint8 "
+            "(x.astype(numpy.uint8)), or values in the unit of the data as floats"
+        )
+    return points, labels
+
+
 def _is_bytes(path: Path) -> bool:
     """Whether an array that can be read holds uint8; of a `.npz`, whether any of its arrays does."""
     try:
@@ -79,18 +93,18 @@ def _is_bytes(path: Path) -> bool:
 
 
 def _require_finite(points: np.ndarray, where: str) -> None:
+    if len(points) == 0:
+        raise ValueError(f"--data {where} has no rows")
     broken = np.flatnonzero(~np.isfinite(points).reshape(len(points), -1).all(axis=1))
     if broken.size:
         raise ValueError(f"--data {where}: row {broken[0]} (one of {broken.size}) holds NaN or infinity")
-    if len(points) == 0:
-        raise ValueError(f"--data {where} has no rows")
 
 
 def _checked(labels: Any, where: str, number: int) -> np.ndarray:
     if labels is None:
         raise ValueError(
             f"--data {where} has no labels, and the model has classes: give --class K or --class null, or save "
-            "numpy.savez(path, data=..., labels=...)"
+            "numpy.savez(path, data=..., labels=...) (pictures of 8 bits: images=...)"
         )
     if labels.shape != (number,) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"--data {where}: labels must be whole numbers of shape ({number},)")

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +42,9 @@ def add_to(commands: Any) -> None:
         "--data",
         required=True,
         metavar="PATH",
-        help="`faces` (the embedded ones), a folder, a zip, a .npy, or a .npz with `data` or one array: (n, *event). "
-        "Pictures are cut and resized to those of the model, as in training",
+        help="`faces` (the embedded ones), a folder, a zip, a .npy, or a .npz with `data` or one array: (n, *event); "
+        "pictures of 8 bits in a .npz as `images`, `image`, `x` or `arr_0`. Pictures are cut and resized to those of "
+        "the model, as in training",
     )
     add(
         *("--class",),
@@ -197,6 +199,13 @@ def _out(where: str | None) -> Path | None:
     path = Path(where).expanduser()
     if path.suffix != ".npz":
         raise ValueError(f"--out {where} must end in .npz")
+    if path.is_dir():
+        raise IsADirectoryError(f"--out {where} is a folder: give the name of a file")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"--out {where}: there is no folder {path.parent.absolute()}; make it first")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"--out {where} cannot be written ({error.strerror}): give another one") from None
     return path

@@ -1,6 +1,8 @@
 """`hamflow sample --network RUN --outdir OUT` draws from a trained model, one file a seed."""
 
 import argparse
+import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +21,9 @@ from .values import at_least, finite, label, seeds
 
 _DESCRIPTION = """Draw from a trained model. Pictures go to OUT, one PNG a seed (000000.png); other examples to
 OUT/samples.npz, as `samples` and `seeds` (and `labels`). A sample depends on its seed alone (and on class, steps and
-solver), whatever --batch and however many devices there are; a file of the same name is overwritten. Exit status: 0, or
-2 if it cannot be run."""
+solver), whatever --batch and however many devices there are, to rounding: 1e-5, and as many times that as --guidance
+says; a file of the same name is overwritten. A model that takes vectors as conditions is drawn from with the null
+vector. Exit status: 0, or 2 if it cannot be run."""
 
 
 def add_to(commands: Any) -> None:
@@ -61,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         except ValueError as error:
             raise ValueError(f"--solver {options.solver}: {error}") from None
     predictor = _steered(trained, options)
+    _warn_of_labels(trained, options)
     pictures = len(trained.shape) == 3 and trained.shape[0] in (1, 3)
     if options.grid and not pictures:
         raise ValueError(f"--grid: examples of shape {trained.shape} are no pictures (1 or 3, height, width)")
@@ -70,19 +74,28 @@ def run(options: argparse.Namespace) -> int:
     for chosen, samples, classes in _draw(trained, predictor, solver, options, "pictures" if pictures else "samples"):
         if data is not None:
             for number, sample in zip(chosen, samples, strict=True):
-                data.save_png(outdir / f"{number:06d}.png", data.image_grid(sample[None]))
+                _write(data.save_png, outdir / f"{number:06d}.png", data.image_grid(sample[None]), options.outdir)
         if options.grid or data is None:
             kept.append(samples)
             labels.append(classes)
     if data is not None and options.grid:
-        data.save_png(outdir / "grid.png", data.image_grid(np.concatenate(kept)))
+        _write(data.save_png, outdir / "grid.png", data.image_grid(np.concatenate(kept)), options.outdir)
     if data is None:
         arrays = {"samples": np.concatenate(kept), "seeds": np.asarray(options.seeds, np.uint32)}
         if labels[0] is not None:
             arrays["labels"] = np.concatenate(labels)
-        write_arrays(outdir / "samples.npz", arrays)
+        _write(write_arrays, outdir / "samples.npz", arrays, options.outdir)
     print(outdir if pictures else outdir / "samples.npz")
     return 0
+
+
+def _write(write: Any, path: Path, content: Any, outdir: str) -> None:
+    try:
+        write(path, content)
+    except OSError as error:
+        raise OSError(
+            f"--outdir {outdir}: {path.name} cannot be written ({error.strerror}): give another one"
+        ) from None
 
 
 def _draw(
@@ -137,6 +150,21 @@ def _steered(trained: Trained, options: argparse.Namespace) -> Any:
     if options.label == "null":
         raise ValueError("--guidance steers towards a class, and --class null is none: give a class, or --weaker")
     return Guided(trained.predictor, options.guidance)
+
+
+def _warn_of_labels(trained: Trained, options: argparse.Namespace) -> None:
+    """A note where the null class is asked for, and the run says that it never met one."""
+    asks = options.label == "null" or (options.guidance is not None and options.weaker is None)
+    try:
+        settings = json.loads((trained.path.parent / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if asks and isinstance(settings, dict) and settings.get("cond") and not settings.get("label_dropout"):
+        print(
+            f"hamflow: note: {trained.path.parent} was trained with all labels in place, so it has not learned to do "
+            "without one, which --guidance and --class null ask for (examples/ffhq.py --label-dropout)",
+            file=sys.stderr,
+        )
 
 
 def _require_alike(trained: Trained, weaker: Trained) -> None:

@@ -26,8 +26,8 @@ def find_solver(name: str) -> AbstractSampler | diffrax.AbstractSolver:
     Raises:
         ValueError: no such name, with those there are.
     """
-    if name in SAMPLERS:
-        return SAMPLERS[name]()
+    if name.lower() in SAMPLERS:
+        return SAMPLERS[name.lower()]()
     solvers = _of_diffrax()
     bare = name.removeprefix("diffrax.")
     if bare in solvers:

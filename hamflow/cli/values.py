@@ -15,7 +15,7 @@ def seeds(text: str) -> list[int]:
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part, re.ASCII)
         if match is None:
             raise ArgumentTypeError(
-                f"{part.strip()!r} is no seed and no range: give 0-63, 3 or 1,5,9-12, none negative"
+                f"{part.strip()!r} is no seed and no range, in {text!r}: give 0-63, 3 or 1,5,9-12, none negative"
             )
         first, last = int(match[1]), int(match[2] or match[1])
         if max(first, last) > LARGEST_SEED:

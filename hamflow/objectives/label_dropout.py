@@ -4,13 +4,14 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from .._types import Array, Float, Int, PRNGKeyArray, checked
+from .._parameters import require
+from .._types import Array, Float, Integer, PRNGKeyArray, checked
 
 
 @checked
 def drop_labels(
     key: PRNGKeyArray,
-    labels: Int[Array | np.ndarray, "batch"] | Float[Array | np.ndarray, "batch size"],
+    labels: Integer[Array | np.ndarray, "batch"] | Float[Array | np.ndarray, "batch size"],
     rate: float,
     num_classes: int | None = None,
 ) -> Array:
@@ -28,8 +29,8 @@ def drop_labels(
         The conditions, of the same shape and dtype.
 
     Raises:
-        ValueError: a rate outside [0, 1), labels without a number of classes, vectors with one, more classes than the
-            dtype of the labels can count.
+        ValueError: a rate outside [0, 1), labels without a number of classes, vectors with one, labels outside
+            0 .. num_classes, more classes than the dtype of the labels can count.
     """
     labels = jnp.asarray(labels)
     if not 0.0 <= rate < 1.0:
@@ -41,6 +42,9 @@ def drop_labels(
         raise ValueError("num_classes must be given with class labels: the null label is num_classes")
     if num_classes is not None and not 1 <= num_classes <= jnp.iinfo(labels.dtype).max:
         raise ValueError(f"num_classes must be at least 1 and fit into {labels.dtype}, got {num_classes}")
+    if num_classes is not None:
+        message = f"labels must lie in 0 .. {num_classes - 1} (or be {num_classes}, the null label)"
+        require(labels, lambda found: (found >= 0) & (found <= num_classes), message)
     dropped = jr.bernoulli(key, rate, labels.shape[:1])
     if is_vector:
         dropped = jnp.broadcast_to(dropped[:, None], labels.shape)

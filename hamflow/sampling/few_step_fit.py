@@ -23,12 +23,19 @@ _CHECK_EVERY = 50
 
 
 class FewStepFit(NamedTuple):
-    """What `fit_few_step` returns; the errors are of starts that were held out of the fit."""
+    """What `fit_few_step` returns; the errors are of starts that were held out of the fit.
+
+    Attributes:
+        solver: for `generate(..., solver=...)`.
+        error: root mean square distance, a coordinate, between its ends and those of fine solutions.
+        first_error: that of the solver it started as.
+        first: which one that was.
+    """
 
     solver: FewStep
-    error: float  # root mean square distance, a coordinate, between its ends and those of fine solutions
-    first_error: float  # that of the solver it started as
-    first: str  # which one that was
+    error: float
+    first_error: float
+    first: str
 
 
 @checked
@@ -86,13 +93,16 @@ def fit_few_step(
     distance = _distance(predictor, flow)
     measure = eqx.filter_jit(lambda numbers: distance(numbers.solver(), *_rows(paths, jnp.arange(held))))
 
-    errors = {}
-    for name, numbers in _candidates(flow, num_evaluations, starts, ends).items():
+    errors: dict[str, tuple[float, _Numbers]] = {}
+    for name, numbers in _candidates(flow, num_evaluations).items():
         value = float(measure(numbers))
         if jnp.isfinite(value):
             errors[name] = value, numbers
     first = min(errors, key=lambda name: errors[name][0])
     first_error, numbers = errors[first]
+    numbers = _in_units(
+        numbers, *_sizes(predictor, flow, numbers.solver(), *_rows((starts, condition), jnp.arange(held)))
+    )
 
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_iterations))
 
@@ -105,12 +115,13 @@ def fit_few_step(
             updates, state = optimizer.update(gradient, state)
         return eqx.combine(eqx.apply_updates(moved, updates), fixed), state
 
-    best, state = (first_error, numbers), optimizer.init(numbers.partition()[0])
+    moving: Any = numbers.partition()[0]
+    best, state = (first_error, numbers), optimizer.init(moving)
     for i in range(num_iterations):
         numbers, state = improve(numbers, state, jr.fold_in(key, i + 1))
         if (i + 1) % _CHECK_EVERY == 0 or i + 1 == num_iterations:
             error = float(measure(numbers))
-            best = min(best, (error, numbers), key=lambda pair: pair[0])
+            best = (error, numbers) if error < best[0] else best
     return FewStepFit(best[1].solver(), best[0] ** 0.5, first_error**0.5, first)
 
 
@@ -135,21 +146,20 @@ class _Numbers(eqx.Module):
         return FewStep(times, table[:, 0], table[:, 1:])
 
 
-def _candidates(flow: Flow, n: int, starts: Array, ends: Array) -> dict[str, _Numbers]:
+def _candidates(flow: Flow, n: int) -> dict[str, _Numbers]:
     """Solvers of n evaluations to start from."""
     samplers: list[AbstractSampler] = [Euler()]
     if _has_numbers(flow):
         samplers += [DPMSolver2M(), UniPC(2), UniPC(3)]
-    sizes = jnp.sqrt(jnp.mean(starts**2)), jnp.sqrt(jnp.mean(ends**2))
     grids = {"rho": rho_grid, "cosine": cosine_grid, "uniform": uniform_grid}
     return {
-        f"{sampler} on a {name} grid": _unrolled(sampler, flow, grid(flow, n), *sizes)
+        f"{sampler} on a {name} grid": _unrolled(sampler, flow, grid(flow, n))
         for sampler in samplers
         for name, grid in grids.items()
     }
 
 
-def _unrolled(sampler: AbstractSampler, flow: Flow, grid: Array, first: Array, last: Array) -> _Numbers:
+def _unrolled(sampler: AbstractSampler, flow: Flow, grid: Array) -> _Numbers:
     """The table of a sampler with one evaluation a step: what it makes of unit vectors in place of x_T and the V_j."""
     n, vectors, asked = grid.size - 1, jnp.eye(grid.size), []
 
@@ -162,12 +172,33 @@ def _unrolled(sampler: AbstractSampler, flow: Flow, grid: Array, first: Array, l
     for i in range(n):
         x, memory = sampler.step(walk, grid[i], grid[i + 1], x, memory, jr.key(0), i == n - 1)
         rows.append(x)
-    # A step of Adam moves x_{i+1} by a share of its size, about that of the data or of the noise left: what x_T and the
-    # V_j are multiplied by has that size over theirs. The V_j are of the size of x_T / T.
-    share = grid[1:] / grid[0]
-    size = (last + share * first)[:, None]
-    unit = jnp.concatenate([size / first, jnp.broadcast_to(size / first * grid[0], (n, n))], axis=1)
-    return _Numbers(jnp.stack(rows), unit, grid[0], jnp.log(grid[:-1] - grid[1:]), jnp.zeros((n, n + 1)))
+    zeros = jnp.zeros((n, n + 1))
+    return _Numbers(jnp.stack(rows), zeros, grid[0], jnp.log(grid[:-1] - grid[1:]), zeros)
+
+
+@eqx.filter_jit
+def _sizes(
+    predictor: Callable[..., Any], flow: Flow, solver: FewStep, starts: Array, condition: PyTree
+) -> tuple[Array, Array]:
+    """Root mean squares of x_0 .. x_n (x_T first) and of V_0 .. V_{n-1} along the solver's steps."""
+    velocity, n = velocity_field(predictor, flow.system.domain), solver.alpha.shape[0]
+
+    def one(x: Array, condition: PyTree) -> tuple[Array, Array]:
+        walk, memory, positions = Walk(lambda t, x: velocity(t, x, condition), flow, n), solver.init(x), [x]
+        for t, s in zip(solver.times[:-1], solver.times[1:], strict=True):
+            x, memory = solver.step(walk, t.astype(x.dtype), s.astype(x.dtype), x, memory, jr.key(0), False)
+            positions.append(x)
+        return jnp.stack(positions), memory[2]
+
+    parts = eqx.filter_vmap(one, in_axes=(0, None if condition is None else 0))(starts, condition)
+    return tuple(jnp.sqrt(jnp.mean(p**2, axis=(0, *range(2, p.ndim)))) for p in parts)  # pyright: ignore[reportReturnType]
+
+
+def _in_units(numbers: _Numbers, positions: Array, slopes: Array) -> _Numbers:
+    """A step of Adam moves x_{i+1} by a share of its size: what multiplies x_T and V_j has that size over theirs."""
+    by = jnp.concatenate([positions[:1], slopes])
+    unit = positions[1:, None] / jnp.where(by > 0, by, jnp.ones_like(by))[None, :]
+    return eqx.tree_at(lambda n: n.unit, numbers, unit)
 
 
 def _distance(predictor: Callable[..., Any], flow: Flow) -> Callable[..., Array]:

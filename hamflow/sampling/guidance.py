@@ -11,12 +11,14 @@ from typing import Any, final
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._parameters import as_parameter, require
 from .._types import Array, Float, ScalarLike, checked
 from ..conversions import data_and_noise
 from ..flow import Flow
-from .multistep import plain_coefficients, require_normal, require_plain
+from ..potentials import AbstractPotential
+from .multistep import plain_coefficients, require_plain
 
 
 @final
@@ -68,7 +70,8 @@ class EnergyGuided(eqx.Module):
     Args:
         predictor: `predictor(t, x, condition, key) -> velocity` on one example.
         flow: linear with normal noise, with coefficients that are numbers or one a coordinate.
-        energy: E, a callable from one x_0 to a scalar, such as `painted(known, mask)`; in units of k T.
+        energy: E, a callable from one x_0 to a scalar, such as `painted(known, mask)`, or a potential of hamflow (at
+            t = 0); in units of k T.
         data_std: of the data, such as `model.data_std`, or None. Given, the energy is called as
             `energy(x_0, variance)`, variance = b^2 s^2 / (a^2 s^2 + b^2) that of x_0 given x_t, of x_0's shape.
 
@@ -79,7 +82,7 @@ class EnergyGuided(eqx.Module):
 
     predictor: Callable[..., Any]
     flow: Flow
-    energy: Callable[..., Any]
+    energy: Callable[..., Any] | AbstractPotential
     data_std: float | Array | None
 
     @checked
@@ -87,10 +90,14 @@ class EnergyGuided(eqx.Module):
         self,
         predictor: Callable[..., Any],
         flow: Flow,
-        energy: Callable[..., Any],
+        energy: Callable[..., Any] | AbstractPotential,
         data_std: ScalarLike | Float[Array, "*event"] | None = None,
     ):
-        require_normal(flow, "EnergyGuided")
+        if flow.is_linear and not flow.has_normal_noise:
+            raise ValueError(
+                f"EnergyGuided needs normal noise, and that of {type(flow.coupling).__name__} is not: its velocity "
+                "does not tell the score, which an energy is added to"
+            )
         require_plain(flow, "EnergyGuided")
         self.predictor, self.flow, self.energy = predictor, flow, energy
         self.data_std = None if data_std is None else as_parameter(data_std, "data_std")
@@ -107,7 +114,11 @@ class EnergyGuided(eqx.Module):
 
         def energy(x: Array) -> tuple[Array, Array]:
             velocity = self.predictor(t, x, condition, key)
-            value = self.energy(data_and_noise(self.flow, t, x, velocity)[0], *spread)
+            denoised = data_and_noise(self.flow, t, x, velocity)[0]
+            if isinstance(self.energy, AbstractPotential):
+                value = self.energy.energy(jnp.zeros_like(t), denoised)
+            else:
+                value = self.energy(denoised, *spread)
             if jnp.shape(value) != ():
                 raise ValueError(f"energy must return one number, got shape {jnp.shape(value)}")
             return value, velocity
@@ -121,7 +132,11 @@ class EnergyGuided(eqx.Module):
 
 @checked
 def painted(
-    known: Float[Array, "*event"], mask: Any, *, std: float = 0.05, measure: Callable[..., Any] | None = None
+    known: Float[Array | np.ndarray, "*event"],
+    mask: Any,
+    *,
+    std: float = 0.05,
+    measure: Callable[..., Any] | None = None,
 ) -> Callable[..., Array]:
     """The energy of a picture that is known in part: |mask (A x - known)|^2 / (2 std^2), for `EnergyGuided`.
 
@@ -131,15 +146,19 @@ def painted(
     With A the identity it fills in what the mask leaves out; with A a mean over blocks it makes a picture larger.
 
     Args:
-        known: what was measured, of the shape of A x.
-        mask: 1 where it is known and 0 where not, of known's shape, or of a shape that broadcasts to it.
+        known: what was measured, of the shape of A x; where the mask is 0 anything, NaN too.
+        mask: 1 where it is known and 0 where not, of known's shape, or of a shape that broadcasts to it; between them
+            for what counts in part.
         std: how far off a value may be, in the unit of the data.
         measure: A, a callable from one x_0, linear or nearly so; the identity if None.
 
     Raises:
-        ValueError: a mask of another shape, a std that is not positive; in use, an A x of another shape.
+        TypeError: a mask of something else than numbers.
+        ValueError: a mask of another shape or outside [0, 1], a known value that is not finite, a std that is not
+            positive; in use, an A x of another shape.
     """
-    mask = jnp.asarray(mask, known.dtype)
+    known = jnp.asarray(known)
+    mask = jnp.asarray(as_parameter(jnp.asarray(mask, float) if _is_boolean(mask) else mask, "mask"), known.dtype)
     try:
         fits = jnp.broadcast_shapes(mask.shape, known.shape) == known.shape
     except ValueError:
@@ -149,6 +168,9 @@ def painted(
     if not std > 0.0:
         raise ValueError(f"std must be positive, got {std}")
     mask = jnp.broadcast_to(mask, known.shape)
+    require(mask, lambda m: (m >= 0) & (m <= 1), "mask must lie in [0, 1]: 1 where known, 0 where not")
+    known = jnp.where(mask > 0, known, jnp.zeros_like(known))
+    require(known, jnp.isfinite, "known is not finite where the mask says that it is known")
 
     def energy(x: Array, variance: Array | None = None) -> Array:
         seen = x if measure is None else measure(x)
@@ -160,6 +182,10 @@ def painted(
         return jnp.sum((mask * (seen - known)) ** 2 / (2.0 * spread))
 
     return energy
+
+
+def _is_boolean(mask: Any) -> bool:
+    return getattr(mask, "dtype", type(mask)) in (bool, np.dtype(bool))
 
 
 def _measured_variance(measure: Callable[..., Any], x: Array, variance: Array) -> Array:

@@ -30,7 +30,12 @@ Data = Float[Array | np.ndarray, "batch *event"]
 
 
 class LikelihoodEstimate(NamedTuple):
-    """What `log_likelihood_and_error` returns, each of shape `(batch,)`, in nats."""
+    """What `log_likelihood_and_error` returns, each of shape `(batch,)`, in nats.
+
+    Attributes:
+        log_likelihood: the mean over the probes.
+        standard_error: of that mean, from their spread.
+    """
 
     log_likelihood: Array
     standard_error: Array
@@ -68,7 +73,8 @@ def log_likelihood(
         tolerance: relative and absolute, of a step. Single precision has little below 1e-6.
 
     Returns:
-        Shape `(batch,)`, in x's dtype; differentiable in x and in the arrays of predictor and flow.
+        Shape `(batch,)`, in x's dtype; differentiable in x and in the arrays of predictor and flow: once, in reverse
+            (`jax.grad`), with steps by a tolerance; as often and either way as one likes with `num_steps`.
 
     Raises:
         TypeError: arguments of another kind, by name.

@@ -44,7 +44,8 @@ class DPMSolver2M(AbstractSampler):
     """DPM-Solver++ (2M): D extrapolated in l = log(a / b) from two points. Order 2, one evaluation a step.
 
     x_s = (b_s / b_t) x + (a_s - a_t b_s / b_t) [(1 + 1 / 2r) D - D_previous / 2r], r = h_previous / h, h = l_s - l_t;
-    of first order on the first step, where a = 0, just after it, and where b_s = 0 (Lu et al. 2022, algorithm 2).
+    of first order on the first step, where a = 0, just after it, and where b_s = 0 (Lu et al. 2022, algorithm 2). That
+    last step is short on `rho_grid` and `log_snr_grid`, and counts on even times: order 1.5 there.
     """
 
     def require_flow(self, flow: Flow) -> None:

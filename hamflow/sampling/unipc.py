@@ -41,7 +41,8 @@ class UniPC(AbstractSampler):
     evaluation. Order 2 predicts with D held and corrects with the line.
 
     From where no data are left (a = 0, the horizon of an oscillation and of flow matching) D is nearly linear in
-    a / b, and the first step is corrected with the mean of its two values. The last step, to b = 0, holds D.
+    a / b, and the first step is corrected with the mean of its two values. The last step, to b = 0, holds D: it is
+    short on `rho_grid` and `log_snr_grid`, and on even times its error keeps the order at 2.
 
     Args:
         order: 2 or 3.

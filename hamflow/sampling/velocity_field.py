@@ -70,9 +70,15 @@ def solve_to_tolerance(
         args=args,
         stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
         max_steps=4096,
+        throw=False,
     )
     assert solution.ys is not None
-    return _last(solution.ys)
+    return eqx.error_if(
+        _last(solution.ys),
+        ~diffrax.is_okay(solution.result),
+        f"the solver did not reach the end in 4,096 steps at tolerance {tolerance}: give a larger tolerance or a "
+        "number of steps; or the predictor returns NaN, or is too rough for this precision",
+    )
 
 
 def require_ordinary(solver: diffrax.AbstractSolver) -> None:

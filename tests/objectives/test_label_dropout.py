@@ -64,3 +64,10 @@ def test_the_null_label_is_what_a_network_takes_for_none():
 def test_bad_input(labels, rate, num_classes, error, message):
     with pytest.raises(error, match=message):
         hf.drop_labels(jr.key(0), labels, rate, num_classes)
+
+
+def test_labels_out_of_range_are_refused_and_bytes_are_labels():
+    with pytest.raises(ValueError, match=r"labels must lie in 0 .. 2 \(or be 3, the null label\)"):
+        hf.drop_labels(jr.key(0), jnp.array([0, 7]), 0.1, 3)
+    found = hf.drop_labels(jr.key(0), jnp.array([0, 2, 3], jnp.uint8), 0.0, 3)
+    np.testing.assert_array_equal(found, np.array([0, 2, 3], np.uint8))

@@ -161,3 +161,39 @@ def test_bad_input():
         hf.painted(jnp.ones(2), jnp.ones(2), std=0.0)
     with pytest.raises(ValueError, match="known has shape"):
         hf.painted(jnp.ones(2), jnp.ones(2))(jnp.ones(3))
+
+
+def test_what_is_not_known_may_be_anything():
+    """NaN, the usual mark of what is missing, counts nothing where the mask is 0; booleans are numbers too."""
+    known, x = jnp.array([0.5, jnp.nan]), jnp.array([0.2, 3.0])
+    for mask in (jnp.array([1.0, 0.0]), np.array([True, False]), [1, 0]):
+        energy = hf.painted(np.asarray(known), mask, std=0.1)
+        value, slope = jax.value_and_grad(energy)(x)
+        assert float(value) == pytest.approx(4.5, rel=1e-5)
+        np.testing.assert_allclose(slope, [-30.0, 0.0], rtol=1e-5)
+
+
+def test_masks_that_say_nothing_are_refused():
+    known = jnp.array([0.5, jnp.nan])
+    for mask, error, message in (
+        (jnp.array([255, 0], jnp.uint8), ValueError, r"mask must lie in \[0, 1\]"),
+        (jnp.array([jnp.nan, 0.0]), ValueError, "mask must be finite"),
+        ("left", TypeError, "mask must be a number or an array"),
+        (None, TypeError, "mask must be a number or an array"),
+        (jnp.ones(2), ValueError, "known is not finite where the mask says"),
+    ):
+        with pytest.raises(error, match=message):
+            hf.painted(known, mask)
+
+
+def test_a_potential_steers_as_its_energy_does():
+    flow, potential = hf.oscillation(), hf.QuarticPotential(0.7)
+
+    def predictor(t, x, condition=None, key=None):
+        return 0.3 * x - t
+
+    x = jnp.array([0.4, -1.0])
+    by_potential = hf.EnergyGuided(predictor, flow, potential)
+    by_function = hf.EnergyGuided(predictor, flow, lambda x: potential.energy(0.0, x))
+    np.testing.assert_allclose(by_potential(0.6, x), by_function(0.6, x), rtol=1e-6)
+    assert float(jnp.max(jnp.abs(by_potential(0.6, x) - predictor(0.6, x)))) > 0.01

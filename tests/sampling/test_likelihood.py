@@ -262,5 +262,5 @@ def test_a_prior_without_a_density_is_refused():
         def sample(self, key, shape):
             return jr.normal(key, shape)
 
-    with pytest.raises(TypeError, match="prior"):
+    with pytest.raises(TypeError, match="prior is a Bare, which has no log_prob"):
         hf.Flow(hf.oscillation().system, hf.IndependentCoupling(), 1.0, Bare())

@@ -3,6 +3,7 @@
 import itertools
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -295,5 +296,7 @@ def test_a_tolerance_that_does_not_fit_is_refused():
     for solver in (hf.Heun(), diffrax.Euler()):
         with pytest.raises(ValueError, match=f"solver {type(solver).__name__} cannot choose its steps"):
             generate(tolerance=1e-3, solver=solver)
+    with pytest.raises(eqx.EquinoxRuntimeError, match="or the predictor returns NaN"):
+        hf.generate(lambda t, x, c, k: jnp.nan * x, flow, KEY, (2,), tolerance=1e-3)
     with pytest.raises(TypeError):
         hf.UniPC(4)

@@ -285,7 +285,7 @@ def test_what_a_user_sees_without_the_hook():
         "whole numbers": ("TypeError", "floating point"),
         "times": ("ValueError", "one time", "jax.vmap"),
         "propagator": ("TypeError", "AbstractPropagator", "int"),
-        "prior": ("TypeCheckError", "prior"),
+        "prior": ("TypeError", "prior is a float", "sample"),
         "box": ("ValueError", "Box lower has shape (3,)", "(1,)"),
         "mean": ("ValueError", "mean has shape (2, 3)", "(3,)"),
     }.items():

@@ -173,7 +173,7 @@ def still(t, x, condition=None, key=None):
         (lambda f: hf.generate(still, f, jr.key(0), (2, 2), 3, hf.ReverseSDE()), "ReverseSDE needs .* a normal e"),
         (lambda f: hf.generate(still, f, jr.key(0), (2, 2), 3, hf.Churn()), "Churn needs .*StudentTCoupling.*Heun"),
         (lambda f: hf.MixtureVelocity(plane(), f), "normal noise only, not for that of StudentTCoupling"),
-        (lambda f: hf.EnergyGuided(still, f, lambda x: jnp.sum(x)), "EnergyGuided needs .* a normal e"),
+        (lambda f: hf.EnergyGuided(still, f, lambda x: jnp.sum(x)), "EnergyGuided needs normal noise"),
     ],
 )
 @pytest.mark.parametrize("build", [hf.poisson_flow, lambda: _turning(3.0)], ids=["free", "oscillation"])

@@ -1,6 +1,8 @@
 """Strict settings for every test, and the fixtures they share."""
 
+import importlib.metadata
 import os
+import tempfile
 
 # Two workers on two cores: threads of OpenBLAS that wait in a loop for each other take most of the time of both.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -13,11 +15,25 @@ from hypothesis import settings
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Most of the suite's time is XLA's compilation of small functions; without most of its optimisations it takes about
-# four fifths. `HAMFLOW_OPTIMIZE=1 pytest` compiles as for users, and so do the docs and the examples in `.ci/run`.
+# Most of the suite's time is XLA's compilation of small functions, so it is told to hurry: no optimisations that cost
+# time, no fusion through MLIR (half of what is left, where jaxlib still has the switch), and nothing compiled twice, in
+# either worker or in a process that a test starts. `HAMFLOW_OPTIMIZE=1 pytest` compiles as for users, and so do the
+# docs and the examples in `.ci/run`. Each is set here, where jax is imported already, and for the processes to come.
 if not os.environ.get("HAMFLOW_OPTIMIZE"):
-    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for the processes that tests start: they compare bit for bit
-    jax.config.update("jax_disable_most_optimizations", True)
+    if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers have that of the process which started them
+        cache = tempfile.TemporaryDirectory(prefix="hamflow-tests-")  # gone when this process ends
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
+    for name, value in {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": os.environ["JAX_COMPILATION_CACHE_DIR"],
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }.items():
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 # The same examples in every run, and nothing written beside the tests.
 settings.register_profile("hamflow", derandomize=True, database=None, deadline=None, max_examples=50)

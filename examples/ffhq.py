@@ -147,7 +147,7 @@ def main(config: Config) -> Path | None:
     if source.skipped:
         names = sorted(source.skipped)
         print(f"skipped {count(len(names), 'picture')}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
-    mesh = training.data_mesh()
+    mesh = training.device_mesh()
     training.check_batch_size(config.batch, mesh)
     num_steps = max(round(config.duration * 1e6 / config.batch), 1)
     name = f"{source.name}-{config.resolution}-{'cond' if config.cond else 'uncond'}-{config.flow}"

@@ -236,14 +236,14 @@ def test_data_that_are_not_finite_show_in_the_states_and_do_not_hang():
 
 SHARDED = """
 import jax, jax.numpy as jnp, jax.random as jr, numpy as np, equinox as eqx, hamflow as hf
-from hamflow.training import data_mesh, shard_batch
+from hamflow.training import device_mesh, shard_batch
 assert len(jax.devices()) == 2
 free = hf.Hamiltonian(hf.ZeroPotential(), hf.GaussianKinetic())
 data = np.random.default_rng(0).normal(size=(16, 2)).astype("float32")
 for coupling in (hf.MinibatchOTCoupling(), hf.MinibatchOTCoupling("entropic")):
     flow = hf.Flow(free, coupling, 1.0, hf.NormalPrior())
     loss = eqx.filter_jit(lambda data: hf.velocity_matching_loss(lambda t, x, c, k: x, flow, data, jr.key(1)))
-    batch = shard_batch(data, data_mesh())
+    batch = shard_batch(data, device_mesh())
     assert len(batch.sharding.device_set) == 2
     np.testing.assert_allclose(loss(batch), loss(jnp.asarray(data)), rtol=1e-5)
 """

@@ -15,10 +15,16 @@ except ModuleNotFoundError as error:
 from hamflow.training.checkpoint import Checkpoints as Checkpoints, CorruptCheckpoint as CorruptCheckpoint
 from hamflow.training.command_line import in_flags as in_flags
 from hamflow.training.ema import ExponentialMovingAverage as ExponentialMovingAverage
+from hamflow.training.gradient import Loss as Loss
 from hamflow.training.interrupt import (
     StopOnSignal as StopOnSignal,
     exit_on_interrupt as exit_on_interrupt,
     resume_command as resume_command,
+)
+from hamflow.training.mesh import (
+    check_batch_size as check_batch_size,
+    device_mesh as device_mesh,
+    parse_mesh as parse_mesh,
 )
 from hamflow.training.optimizers import muon as muon
 from hamflow.training.progress import Progress as Progress
@@ -34,13 +40,15 @@ from hamflow.training.run_folder import (
 )
 from hamflow.training.schedule import learning_rate_schedule as learning_rate_schedule
 from hamflow.training.sharding import (
-    check_batch_size as check_batch_size,
-    data_mesh as data_mesh,
+    Rule as Rule,
+    largest_axis as largest_axis,
     replicate as replicate,
     replicated as replicated,
+    shard as shard,
     shard_batch as shard_batch,
+    state_sharding as state_sharding,
 )
 from hamflow.training.state import TrainState as TrainState, init_state as init_state
 from hamflow.training.stats import StatsLog as StatsLog, read_stats as read_stats
-from hamflow.training.step import Loss as Loss, Step as Step, make_step as make_step
+from hamflow.training.step import Step as Step, make_step as make_step
 from hamflow.training.trainable import only as only, split as split

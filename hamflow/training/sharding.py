@@ -1,24 +1,23 @@
-"""One or many devices: the batch is split over a mesh with a `data` axis, the state is on all of them.
+"""Where each array of a training lies: which device holds which part of it.
 
-The arithmetic of a step does not mention devices: the compiler sees where the batch and the state lie, and sums the
-gradient over all of them. So the same script runs on one device and on eight.
+The arithmetic of a step does not mention devices: the compiler sees where the batch and the state lie, and adds what
+has to travel. So the same script runs on one device and on a thousand.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from hamflow._types import PyTree
+from hamflow._types import PyTree, checked
+from hamflow.training.mesh import AXES, check_batch_size
 
-
-def data_mesh(devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh with one axis, `data`, over the given devices; over all there are by default."""
-    devices = jax.devices() if devices is None else devices
-    # Since jax 0.10 axes are explicit unless asked otherwise, and `eqx.filter_shard` needs automatic ones.
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+Rule = Callable[[str, tuple[int, ...]], PartitionSpec]
+"""`rule(path, shape)`: how an array of the state is split, by its place (`.model.layers[0].weight`) and its shape."""
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -31,27 +30,88 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return eqx.filter_shard(tree, replicated(mesh))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
-    """Raise `ValueError` unless the devices can share a batch equally, with at least one example each."""
-    if batch_size < 1:
-        raise ValueError(f"A batch of {batch_size} cannot be trained on: make it 1 or more.")
-    num_devices = mesh.shape["data"]
-    if batch_size % num_devices:
-        raise ValueError(
-            f"A batch of {batch_size} cannot be split over {num_devices} devices: "
-            f"make it a multiple of {num_devices}, for example {-(-batch_size // num_devices) * num_devices}."
-        )
+def largest_axis(num_shards: int, *, min_size: int = 4096) -> Rule:
+    """The rule that splits the largest axis which `num_shards` divides, the first of equal ones.
 
-
-def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Split the first axis of every array of a batch over the devices of the mesh.
-
-    Raises `ValueError` with both numbers if it cannot be split equally.
+    Arrays of fewer than `min_size` numbers are left whole: to ask for them costs more than to keep them.
     """
 
-    def shard(leaf: Any) -> Any:
-        check_batch_size(leaf.shape[0], mesh)
-        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec("data")))
+    def rule(path: str, shape: tuple[int, ...]) -> PartitionSpec:
+        sizes = [size if size % num_shards == 0 else 0 for size in shape]
+        if num_shards == 1 or math.prod(shape) < min_size or not any(sizes):
+            return PartitionSpec()
+        axis = sizes.index(max(sizes))
+        return PartitionSpec(*(None,) * axis, "fsdp")
+
+    return rule
+
+
+@checked
+def state_sharding(state: PyTree, mesh: Mesh, rule: Rule | None = None) -> PyTree:
+    """The sharding of every array of a state (or of any tree): the same tree, with None for what is no array.
+
+    - `state`: arrays or `jax.ShapeDtypeStruct`s.
+    - `rule`: by default `largest_axis` of the mesh's `fsdp` devices. It sees the shape, so parameters, their average
+      and the moments of an optimiser are split alike; a rule of your own may look at the path too.
+
+    Raises `ValueError` with the path for an axis that cannot be split so.
+    """
+    rule = largest_axis(mesh.shape["fsdp"]) if rule is None else rule
+
+    def sharding(path: Any, leaf: Any) -> NamedSharding | None:
+        if not (eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)):
+            return None
+        name = jax.tree_util.keystr(path)
+        where = NamedSharding(mesh, rule(name, leaf.shape))
+        try:
+            if len(where.spec) > len(leaf.shape):
+                raise ValueError("it has fewer axes.")
+            where.shard_shape(leaf.shape)
+        except ValueError as error:
+            raise ValueError(f"{name} has the shape {leaf.shape}, and its rule says {where.spec}: {error}") from None
+        return where
+
+    return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def shard(tree: PyTree, sharding: PyTree) -> PyTree:
+    """Put every array of a tree where it belongs; inside `jax.jit`, hold it there.
+
+    - `sharding`: one for all, or a tree of `state_sharding`.
+    """
+    if isinstance(sharding, Sharding):
+        return eqx.filter_shard(tree, sharding)
+
+    def put(where: Sharding | None, leaf: Any) -> Any:
+        if where is None:
+            return leaf
+        if isinstance(leaf, jax.core.Tracer):
+            return jax.lax.with_sharding_constraint(leaf, where)
+        return jax.device_put(leaf, where)
+
+    return jax.tree.map(put, sharding, tree, is_leaf=lambda leaf: leaf is None)
+
+
+def mesh_of(sharding: PyTree) -> Mesh | None:
+    """The mesh that a sharding, or a tree of them, speaks of; None where there is none."""
+    meshes = [leaf.mesh for leaf in jax.tree.leaves(sharding) if isinstance(leaf, NamedSharding)]
+    return meshes[0] if meshes else None
+
+
+def shard_batch(batch: PyTree, mesh: Mesh, *, stacked: bool = False) -> PyTree:
+    """Split the first axis of every array of a batch over all devices of the mesh; of stacked steps, the second.
+
+    Of several processes, each gives the rows which it has read (`hamflow.data.batches` with `process_index`), and
+    gets the whole batch, most of which lies elsewhere. Raises `ValueError` if it cannot be split equally.
+    """
+    axis = int(stacked)
+    where = NamedSharding(mesh, PartitionSpec(*(None,) * axis, AXES))
+
+    def put(leaf: Any) -> Any:
+        check_batch_size(leaf.shape[axis] * jax.process_count(), mesh)
+        if jax.process_count() == 1:
+            return jax.device_put(leaf, where)
+        return jax.make_array_from_process_local_data(where, np.asarray(leaf))
 
     arrays, rest = eqx.partition(batch, eqx.is_array)
-    return eqx.combine(jax.tree.map(shard, arrays), rest)
+    return eqx.combine(jax.tree.map(put, arrays), rest)

@@ -11,14 +11,10 @@ import optax
 from hamflow._types import Array, Key, PyTree, Scalar, checked
 from hamflow.training.dispatch import compile_step
 from hamflow.training.ema import ExponentialMovingAverage
+from hamflow.training.gradient import Loss, batch_size, gradient
+from hamflow.training.sharding import mesh_of, shard
 from hamflow.training.state import TrainState
 from hamflow.training.trainable import split
-
-Loss = Callable[[Any, Any, Key[Array, ""]], tuple[Scalar, dict[str, Any]]]
-"""`loss(model, batch, key)` gives the mean loss over the batch, and scalars to write down under their names."""
-
-_OWN_METRICS = ("step", "images", "loss", "grad_norm", "finite")
-
 
 Step = Callable[[TrainState, Any, Key[Array, ""]], tuple[TrainState, dict[str, Any]]]
 """`step(state, batch, key)` gives the next state and the metrics. It reuses the memory of `state`: forget that one."""
@@ -32,13 +28,24 @@ def make_step(
     *,
     trainable: PyTree = eqx.is_inexact_array,
     sharding: Any = None,
+    microbatches: int = 1,
+    rows_together: int | None = None,
+    stacked: bool = False,
 ) -> Step:
     """Compile `step(state, batch, key) -> (state, metrics)` for a loss.
 
     - `loss(model, batch, key)`: the mean loss over the batch, a scalar, and a dict of scalars to be logged.
     - `optimizer`: any optax optimiser. `ema`: the average to keep; by default that of EDM.
     - `trainable`: as given to `init_state`.
-    - `sharding`: where the state lives, for example `replicated(mesh)`; the state is held there by every step.
+    - `sharding`: where the state lives, `replicated(mesh)` or a tree of `state_sharding`; every step holds it there.
+    - `microbatches`: how many pieces a device takes its rows in, one after the other, to save memory. The gradients are
+      added up, and one update is made of all. Needs `rows_together`.
+    - `rows_together`: how many rows the loss is given at once: 1 for a loss of independent rows. Each such group has a
+      key of its own, which depends on its place in the batch only, so the step is the same up to rounding for any
+      number of microbatches and devices; metrics are averaged over the groups. By default the loss is given the whole
+      batch, which one that looks at all rows at once needs (a minibatch coupling, a ridge).
+    - `stacked`: the batch is several, stacked on a new first axis, which are trained on one after the other in one
+      dispatch; the metrics are stacked too. For steps of a millisecond or less, which cost more to start than to do.
 
     The batch is a tree of arrays whose first axis is the batch. The key is that of the run: step n uses
     `fold_in(key, n)`, so a resumed run draws what it would have drawn. The metrics are scalars on the device: those of
@@ -46,37 +53,49 @@ def make_step(
 
     If the loss or the norm of its gradient is not finite the state is left as it was, `finite` is false in the
     metrics, and so it stays for all later steps. `Recorder` reads the metrics and raises `NonFiniteLoss`.
+
+    Raises `ValueError` for numbers that do not fit together, here or, where they concern the batch, at its first step.
     """
+    for name, number in (("microbatches", microbatches), ("rows_together", rows_together)):
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}: it must be 1 or more.")
+    if microbatches > 1 and rows_together is None:
+        raise ValueError(
+            f"microbatches={microbatches} needs rows_together, the number of rows the loss looks at together: 1 for a "
+            "loss whose rows are independent."
+        )
     average = ExponentialMovingAverage() if ema is None else ema
+    mesh = mesh_of(sharding)
 
     def step(state: TrainState, batch: PyTree, key: Key[Array, ""]) -> tuple[TrainState, dict[str, Array]]:
         state = _hold(state, sharding)
-        value, metrics, grads = _value_and_grad(loss, state, batch, key, trainable)
-        state, more = _update(state, value, grads, optimizer, average, trainable, _batch_size(batch))
+        step_key = jax.random.fold_in(key, state.step)
+        value, metrics, grads = gradient(
+            loss, state.model, batch, step_key, trainable,
+            mesh=mesh, microbatches=microbatches, rows_together=rows_together,
+        )  # fmt: skip
+        state, more = _update(state, value, grads, optimizer, average, trainable, batch_size(batch))
         return _hold(state, sharding), {**more, **metrics}
 
-    return compile_step(step)
+    return compile_step(_one_after_the_other(step) if stacked else step)
 
 
 def _hold(state: TrainState, sharding: Any) -> TrainState:
-    return state if sharding is None else eqx.filter_shard(state, sharding)
+    return state if sharding is None else shard(state, sharding)
 
 
-def _value_and_grad(loss: Loss, state: TrainState, batch: PyTree, key: Key[Array, ""], trainable: PyTree) -> Any:
-    trained, rest = split(state.model, trainable)
-    step_key = jax.random.fold_in(key, state.step)
+def _one_after_the_other(step: Step) -> Step:
+    def steps(state: TrainState, batches: PyTree, key: Key[Array, ""]) -> tuple[TrainState, dict[str, Array]]:
+        arrays, rest = eqx.partition(state, eqx.is_array)
 
-    def objective(trained: PyTree) -> tuple[Scalar, dict[str, Any]]:
-        return loss(eqx.combine(trained, rest), batch, step_key)
+        def body(arrays: PyTree, batch: PyTree) -> tuple[PyTree, dict[str, Array]]:
+            state, metrics = step(eqx.combine(arrays, rest), batch, key)
+            return eqx.filter(state, eqx.is_array), jax.tree.map(jnp.asarray, metrics)
 
-    (value, metrics), grads = eqx.filter_value_and_grad(objective, has_aux=True)(trained)
-    taken = [name for name in metrics if name in _OWN_METRICS]
-    if taken:
-        raise ValueError(f"The loss returns a metric named {taken[0]!r}, which the step uses itself: rename it.")
-    for name, metric in metrics.items():
-        if jnp.ndim(metric) != 0:
-            raise ValueError(f"The metric {name!r} of the loss has the shape {jnp.shape(metric)}: metrics are scalars.")
-    return value, metrics, grads
+        arrays, metrics = jax.lax.scan(body, arrays, batches)
+        return eqx.combine(arrays, rest), metrics
+
+    return steps
 
 
 def _update(
@@ -108,10 +127,3 @@ def _update(
     kept = eqx.tree_at(lambda s: s.finite, kept, finite)
     metrics = {"step": state.step, "images": new.images, "loss": value, "grad_norm": grad_norm, "finite": finite}
     return kept, metrics
-
-
-def _batch_size(batch: PyTree) -> int:
-    sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(eqx.filter(batch, eqx.is_array))}
-    if len(sizes) != 1 or () in sizes:
-        raise ValueError(f"The arrays of a batch need one first axis of the same size; theirs are {sorted(sizes)}.")
-    return next(iter(sizes))[0]

@@ -15,7 +15,7 @@ from hamflow.training import (
     StatsLog,
     StopOnSignal,
     check_same_config,
-    data_mesh,
+    device_mesh,
     init_state,
     learning_rate_schedule,
     make_run_folder,
@@ -44,7 +44,7 @@ def train(knobs, *, loss=loss, batch_of=batch_of, devices=None, after_step=lambd
         check_same_config(run, knobs)
     else:
         run = str(make_run_folder(knobs.outdir, f"line-batch{knobs.batch}-seed{knobs.seed}", knobs))
-    mesh = data_mesh(devices)
+    mesh = device_mesh(devices=devices)
     model = Regressor()
     trainable = only(model, learned)
     optimizer = optax.adamw(learning_rate_schedule(knobs.lr, knobs.batch, rampup_images=64), weight_decay=0.01)

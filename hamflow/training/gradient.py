@@ -12,7 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from hamflow._types import Array, Key, PyTree, Scalar
 from hamflow.training.mesh import AXES, check_batch_size
@@ -34,7 +34,7 @@ def gradient(
     key: Key[Array, ""],
     trainable: PyTree,
     *,
-    mesh: Mesh | None = None,
+    mesh: Mesh | AbstractMesh | None = None,
     microbatches: int = 1,
     rows_together: int | None = None,
 ) -> _Results:
@@ -127,7 +127,7 @@ def _of_groups(
     return jax.tree.map(lambda x, like: x.astype(like.dtype), sums, one)
 
 
-def _on_every_device(of_groups: Callable[..., _Results], mesh: Mesh) -> Callable[..., _Results]:
+def _on_every_device(of_groups: Callable[..., _Results], mesh: Mesh | AbstractMesh) -> Callable[..., _Results]:
     """Let every device work on its own groups through all microbatches, and add up over the devices once, at the end.
 
     Left to itself the compiler would add up the gradient after every microbatch.

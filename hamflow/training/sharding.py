@@ -11,7 +11,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
+from jax.core import Tracer
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from hamflow._types import PyTree, checked
 from hamflow.training.mesh import AXES, check_batch_size
@@ -20,7 +21,7 @@ Rule = Callable[[str, tuple[int, ...]], PartitionSpec]
 """`rule(path, shape)`: how an array of the state is split, by its place (`.model.layers[0].weight`) and its shape."""
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The sharding of an array that is whole on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -85,14 +86,14 @@ def shard(tree: PyTree, sharding: PyTree) -> PyTree:
     def put(where: Sharding | None, leaf: Any) -> Any:
         if where is None:
             return leaf
-        if isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, Tracer):
             return jax.lax.with_sharding_constraint(leaf, where)
         return jax.device_put(leaf, where)
 
     return jax.tree.map(put, sharding, tree, is_leaf=lambda leaf: leaf is None)
 
 
-def mesh_of(sharding: PyTree) -> Mesh | None:
+def mesh_of(sharding: PyTree) -> Mesh | AbstractMesh | None:
     """The mesh that a sharding, or a tree of them, speaks of; None where there is none."""
     meshes = [leaf.mesh for leaf in jax.tree.leaves(sharding) if isinstance(leaf, NamedSharding)]
     return meshes[0] if meshes else None

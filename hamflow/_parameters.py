@@ -43,7 +43,9 @@ def require(value: Any, holds: Callable[[Any], Any], message: str) -> None:
     if not is_concrete(value):
         return
     with jax.ensure_compile_time_eval():  # inside `jit` even a constant is traced otherwise
-        if not bool(jnp.all(jnp.asarray(holds(value)))):
+        found = holds(value)
+        # A Python number is judged without jax: an object built at import must not start the devices.
+        if not (found if isinstance(found, bool) else bool(jnp.all(jnp.asarray(found)))):
             raise ValueError(message)
 
 

@@ -92,7 +92,7 @@ class MagneticEnergy(AbstractEnergy):
                 f"field must be a number (positions in the plane) or an array of shape (3,) (in space), got shape "
                 f"{jnp.shape(self.field)}"
             )
-        require(self.mass, lambda m: jnp.asarray(m) > 0, f"mass must be positive, got {self.mass}")
+        require(self.mass, lambda m: m > 0, f"mass must be positive, got {self.mass}")
 
     def __call__(self, t: ScalarLike, position: Float[Array, "*event"], momentum: Float[Array, "*event"]) -> Scalar:
         kinetic = momentum - self._field_momentum(position)

@@ -155,7 +155,7 @@ class ScaledPrior(eqx.Module):
     @checked
     def __init__(self, prior: Prior, factor: ScalarLike):
         self.prior, self.factor = prior, as_parameter(factor, "factor")
-        require(self.factor, lambda c: jnp.asarray(c) > 0, f"factor must be positive, got {self.factor}")
+        require(self.factor, lambda c: c > 0, f"factor must be positive, got {self.factor}")
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
         """One example of shape `shape`, in jax's default float."""
@@ -210,7 +210,7 @@ def _as_scale(scale: ArrayLike) -> float | Array:
     """A positive number, positive deviations or an invertible matrix."""
     value = as_parameter(scale, "scale")
     if not linear.is_square(jnp.shape(value)):
-        require(value, lambda s: jnp.asarray(s) > 0, f"scale must be positive, got {value}")
+        require(value, lambda s: s > 0, f"scale must be positive, got {value}")
     else:
         linear.require_matrix_or_positive(jnp.asarray(value), "scale")
     return value

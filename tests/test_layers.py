@@ -98,6 +98,16 @@ def test_import_pulls_no_training_tools():
     assert done.stdout.strip() == "[]"
 
 
+def test_an_import_starts_no_device():
+    """Else several processes could not find each other after it, and a GPU's memory would be taken by a `--help`."""
+    code = (
+        "import hamflow, hamflow.training, hamflow.data, hamflow.networks, hamflow.plotting, hamflow.cli, jax; "
+        "jax.config.update('jax_num_cpu_devices', 3); print(len(jax.devices()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "3"
+
+
 def modules_imported(path: Path) -> set[str]:
     """First names of every module that a file imports, by either form of the statement."""
     nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))

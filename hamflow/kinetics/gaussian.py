@@ -34,7 +34,7 @@ class GaussianKinetic(AbstractKinetic):
     def __init__(self, mass: ArrayLike = 1.0):
         self.mass = as_parameter(mass, "mass")
         if not linear.is_square(jnp.shape(self.mass)):
-            require(self.mass, lambda m: jnp.asarray(m) > 0, f"mass must be positive, got {self.mass}")
+            require(self.mass, lambda m: m > 0, f"mass must be positive, got {self.mass}")
         elif not self._looks_dense():
             message = "is neither a symmetric positive definite matrix nor positive in every coordinate"
             require(self.mass, lambda m: m > 0, f"mass of shape {jnp.shape(self.mass)} {message}")

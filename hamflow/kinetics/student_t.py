@@ -47,7 +47,7 @@ class StudentTKinetic(AbstractKinetic):
         self.mass = as_parameter(mass, "mass")
         message = f"degrees_of_freedom must be above 1, got {self.degrees_of_freedom}: below, no speed has a mean"
         require(self.degrees_of_freedom, lambda nu: nu > 1, message)
-        require(self.mass, lambda m: jnp.asarray(m) > 0, f"mass must be positive, got {self.mass}")
+        require(self.mass, lambda m: m > 0, f"mass must be positive, got {self.mass}")
 
     def energy(self, momentum: Float[Array, "*event"]) -> Scalar:
         nu, root_mass = self._constants(momentum)

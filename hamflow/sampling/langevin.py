@@ -213,9 +213,9 @@ def _parts(system: AbstractSystem, friction: Any, temperature: Any) -> tuple[Abs
             "positions to its axes"
         )
     friction, temperature = as_parameter(friction, "friction"), as_parameter(temperature, "temperature")
-    require(friction, lambda value: jnp.asarray(value) >= 0, f"friction must not be negative, got {friction}")
+    require(friction, lambda value: value >= 0, f"friction must not be negative, got {friction}")
     if jnp.shape(temperature) != ():
         raise ValueError(f"temperature must be one number, got shape {jnp.shape(temperature)}")
-    require(temperature, lambda value: jnp.asarray(value) > 0, f"temperature must be positive, got {temperature}")
+    require(temperature, lambda value: value > 0, f"temperature must be positive, got {temperature}")
     force = system.potential if isinstance(system, Hamiltonian) else system.force
     return force, system.kinetic.mass, friction, temperature

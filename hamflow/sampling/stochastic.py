@@ -39,7 +39,7 @@ class ReverseSDE(AbstractSampler):
     @checked
     def __init__(self, strength: ScalarLike = 1.0):
         self.strength = as_parameter(strength, "strength")
-        require(self.strength, lambda s: jnp.asarray(s) >= 0, f"strength must not be negative, got {self.strength}")
+        require(self.strength, lambda s: s >= 0, f"strength must not be negative, got {self.strength}")
 
     def require_flow(self, flow: Flow) -> None:
         require_normal(flow, "ReverseSDE")

@@ -15,6 +15,7 @@ except ModuleNotFoundError as error:
 from hamflow.training.checkpoint import Checkpoints as Checkpoints, CorruptCheckpoint as CorruptCheckpoint
 from hamflow.training.command_line import in_flags as in_flags
 from hamflow.training.ema import ExponentialMovingAverage as ExponentialMovingAverage
+from hamflow.training.feed import feed as feed, stack as stack
 from hamflow.training.gradient import Loss as Loss
 from hamflow.training.interrupt import (
     StopOnSignal as StopOnSignal,
@@ -27,6 +28,13 @@ from hamflow.training.mesh import (
     parse_mesh as parse_mesh,
 )
 from hamflow.training.optimizers import muon as muon
+from hamflow.training.processes import (
+    StopTogether as StopTogether,
+    detect_cluster as detect_cluster,
+    from_first_process as from_first_process,
+    is_first_process as is_first_process,
+    join_processes as join_processes,
+)
 from hamflow.training.progress import Progress as Progress
 from hamflow.training.recorder import NonFiniteLoss as NonFiniteLoss, Record as Record, Recorder as Recorder
 from hamflow.training.run_folder import (

@@ -1,0 +1,62 @@
+"""One of the processes that `test_processes.py` starts: a few steps, and what came of them as JSON in a file."""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+import time
+
+import jax
+
+port, count, index, out, what = sys.argv[1:]
+jax.config.update("jax_num_cpu_devices", 4 // int(count))
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+import optax  # noqa: E402
+from training_problem import Regressor, batch_of, loss  # noqa: E402
+
+from hamflow import training  # noqa: E402
+
+if int(count) > 1:
+    training.join_processes(f"localhost:{port}", int(count), int(index), timeout_seconds=60, heartbeat_seconds=10)
+
+assert len(jax.devices()) == 4
+mesh = training.device_mesh(data=2, fsdp=2)
+optimizer = optax.adamw(0.05)
+state = training.init_state(Regressor(), optimizer)
+where = training.state_sharding(state, mesh, training.largest_axis(2, min_size=1))
+state = training.shard(state, where)
+step = training.make_step(loss, optimizer, sharding=where, rows_together=1, microbatches=2)
+
+
+def mine(n):
+    """The rows of a batch that this process reads."""
+    batch, rows = batch_of(0, n), 16 // int(count)
+    return {name: column[int(index) * rows : (int(index) + 1) * rows] for name, column in batch.items()}
+
+
+stop, losses, index_of = training.StopOnSignal(), [], int(index)
+should_stop = training.StopTogether(stop, mesh)
+folder = training.from_first_process(lambda: f"run of {index_of}")
+with stop:
+    for n, (read, batch) in enumerate(training.feed(map(mine, range(10_000)), mesh)):
+        assert len(read["x"]) == 16 // int(count)
+        if what == "die" and index == "1" and n == 5:
+            os._exit(9)
+        state, metrics = step(state, batch, jax.random.key(3))
+        losses.append(float(metrics["loss"]))
+        if what == "stop" and n == (7 if index == "1" else 9):  # one is told before the other
+            os.kill(os.getpid(), signal.SIGTERM)
+        if what == "die":
+            time.sleep(0.01)
+        if should_stop():
+            break
+try:
+    training.from_first_process(lambda: [][1])
+except (IndexError, RuntimeError) as error:
+    failed = f"{type(error).__name__}: {error}"
+share = state.model.weight.addressable_shards[0].data.size
+found = {"losses": losses, "folder": folder, "failed": failed, "share": share}
+pathlib.Path(out).write_text(json.dumps(found))

@@ -41,8 +41,8 @@ class WandbWriter:
     ):
         try:
             import wandb  # pyright: ignore[reportMissingImports]
-        except ModuleNotFoundError:
-            raise ImportError("WandbWriter needs Weights & Biases: pip install wandb.") from None
+        except ModuleNotFoundError as error:
+            raise ImportError(f"WandbWriter needs {error.name}: pip install wandb.") from None
         self._wandb = wandb
         self._run = wandb.init(
             project=project, id=run_id, name=run_id, dir=os.fspath(folder), config=config, mode=mode, resume="allow"

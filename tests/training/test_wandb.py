@@ -59,5 +59,5 @@ def test_records_go_to_the_run(runs, tmp_path):
 
 def test_without_it_the_message_says_so(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ImportError, match="pip install wandb"):
+    with pytest.raises(ImportError, match=r"needs wandb: pip install wandb\."):
         WandbWriter("faces", run_id="a", folder=tmp_path)

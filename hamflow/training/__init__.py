@@ -14,8 +14,19 @@ except ModuleNotFoundError as error:
 
 from hamflow.training.checkpoint import Checkpoints as Checkpoints, CorruptCheckpoint as CorruptCheckpoint
 from hamflow.training.command_line import in_flags as in_flags
-from hamflow.training.ema import ExponentialMovingAverage as ExponentialMovingAverage
+from hamflow.training.compilation_cache import use_compilation_cache as use_compilation_cache
+from hamflow.training.cost import (
+    StepCost as StepCost,
+    measure_cost as measure_cost,
+    model_flop_utilisation as model_flop_utilisation,
+)
+from hamflow.training.ema import (
+    AbstractAverage as AbstractAverage,
+    ExponentialMovingAverage as ExponentialMovingAverage,
+    PowerFunctionAverage as PowerFunctionAverage,
+)
 from hamflow.training.feed import feed as feed, stack as stack
+from hamflow.training.flops import count_flops as count_flops
 from hamflow.training.gradient import Loss as Loss
 from hamflow.training.interrupt import (
     StopOnSignal as StopOnSignal,
@@ -28,6 +39,7 @@ from hamflow.training.mesh import (
     parse_mesh as parse_mesh,
 )
 from hamflow.training.optimizers import muon as muon
+from hamflow.training.peak_rates import measure_peak_rate as measure_peak_rate, peak_rate as peak_rate
 from hamflow.training.processes import (
     StopTogether as StopTogether,
     detect_cluster as detect_cluster,
@@ -35,7 +47,12 @@ from hamflow.training.processes import (
     is_first_process as is_first_process,
     join_processes as join_processes,
 )
+from hamflow.training.profile import Profile as Profile
 from hamflow.training.progress import Progress as Progress
+from hamflow.training.reconstruct import (
+    reconstruct_average as reconstruct_average,
+    reconstruction_weights as reconstruction_weights,
+)
 from hamflow.training.recorder import NonFiniteLoss as NonFiniteLoss, Record as Record, Recorder as Recorder
 from hamflow.training.run_folder import (
     FREE_FIELDS as FREE_FIELDS,
@@ -59,4 +76,8 @@ from hamflow.training.sharding import (
 from hamflow.training.state import TrainState as TrainState, init_state as init_state
 from hamflow.training.stats import StatsLog as StatsLog, read_stats as read_stats
 from hamflow.training.step import Step as Step, make_step as make_step
+from hamflow.training.tensorboard import TensorBoardWriter as TensorBoardWriter
 from hamflow.training.trainable import only as only, split as split
+from hamflow.training.validation import HeldOutLoss as HeldOutLoss
+from hamflow.training.weights_and_biases import WandbWriter as WandbWriter
+from hamflow.training.writers import InBackground as InBackground, every as every

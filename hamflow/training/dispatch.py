@@ -9,7 +9,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, final
 
 import equinox as eqx
 import jax
@@ -19,30 +19,46 @@ from hamflow._types import PyTree
 _Static = tuple[jax.tree_util.PyTreeDef, tuple[Any, ...]]
 
 
-def compile_step(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+def compile_step(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> "CompiledStep":
     """Compile `step(state, batch, key) -> (state, metrics)`; the arrays of the state given are overwritten.
 
     The state may hold anything, but its arrays are JAX arrays and everything else is hashable. Batch and metrics are
     trees of arrays.
     """
+    return CompiledStep(step)
 
-    _silence_failed_checks()
 
-    @functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
-    def compiled(arrays: tuple[Any, ...], batch: PyTree, key: Any, static: _Static) -> tuple[Any, PyTree]:
-        state, metrics = step(_join(arrays, static), batch, key)
-        arrays, after = _part(state)
-        if after != static:
-            raise TypeError(f"A step may not change the structure of the state: from {static} to {after}.")
-        return arrays, metrics
+@final
+class CompiledStep:
+    """A step that is compiled when it is first called, or before that through `trace`."""
 
-    def call(state: Any, batch: PyTree, key: Any) -> tuple[Any, Any]:
+    def __init__(self, step: Callable[[Any, Any, Any], tuple[Any, Any]]):
+        _silence_failed_checks()
+
+        @functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
+        def compiled(arrays: tuple[Any, ...], batch: PyTree, key: Any, static: _Static) -> tuple[Any, PyTree]:
+            state, metrics = step(_join(arrays, static), batch, key)
+            arrays, after = _part(state)
+            if after != static:
+                raise TypeError(f"A step may not change the structure of the state: from {static} to {after}.")
+            return arrays, metrics
+
+        self._compiled = compiled
+
+    def __call__(self, state: Any, batch: PyTree, key: Any) -> tuple[Any, Any]:
         arrays, static = _part(state)
         with failed_checks_named():
-            arrays, metrics = compiled(arrays, batch, key, static)
+            arrays, metrics = self._compiled(arrays, batch, key, static)
         return _join(arrays, static), metrics
 
-    return call
+    def trace(self, state: Any, batch: PyTree, key: Any) -> jax.stages.Traced:
+        """The program for these arguments: `.jaxpr` is its text, `.lower().compile()` compiles it and runs nothing.
+
+        A call with like arguments then uses what was compiled. The arguments are not touched, and may be
+        `ShapeDtypeStruct`s with shardings.
+        """
+        arrays, static = _part(state)
+        return self._compiled.trace(arrays, batch, key, static)
 
 
 @contextlib.contextmanager

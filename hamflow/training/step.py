@@ -10,7 +10,7 @@ import optax
 
 from hamflow._types import Array, Key, PyTree, Scalar, checked
 from hamflow.training.dispatch import compile_step
-from hamflow.training.ema import ExponentialMovingAverage
+from hamflow.training.ema import AbstractAverage, ExponentialMovingAverage
 from hamflow.training.gradient import Loss, batch_size, gradient
 from hamflow.training.sharding import mesh_of, shard
 from hamflow.training.state import TrainState
@@ -24,7 +24,7 @@ Step = Callable[[TrainState, Any, Key[Array, ""]], tuple[TrainState, dict[str, A
 def make_step(
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    ema: ExponentialMovingAverage | None = None,
+    ema: AbstractAverage | None = None,
     *,
     trainable: PyTree = eqx.is_inexact_array,
     sharding: Any = None,
@@ -103,7 +103,7 @@ def _update(
     value: Scalar,
     grads: PyTree,
     optimizer: optax.GradientTransformation,
-    average: ExponentialMovingAverage,
+    average: AbstractAverage,
     trainable: PyTree,
     batch_size: int,
 ) -> tuple[TrainState, dict[str, Array]]:

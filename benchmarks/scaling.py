@@ -17,19 +17,9 @@ import re
 import subprocess
 import sys
 
-NUMBER_OF_BYTES = {
-    "f64": 8,
-    "s64": 8,
-    "u64": 8,
-    "f32": 4,
-    "s32": 4,
-    "u32": 4,
-    "bf16": 2,
-    "f16": 2,
-    "s8": 1,
-    "u8": 1,
-    "pred": 1,
-}
+SIZES = {8: ("f64", "s64", "u64"), 4: ("f32", "s32", "u32"), 2: ("bf16", "f16"), 1: ("s8", "u8", "pred")}
+NUMBER_OF_BYTES = {kind: size for size, kinds in SIZES.items() for kind in kinds}
+MESHES = ((1, 1, 1), (2, 1, 1), (4, 1, 1), (8, 1, 1), (8, 1, 4), (4, 2, 1), (2, 4, 1), (1, 8, 1))
 COLLECTIVE = re.compile(r" = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[(\d+),(\d+)\])")
 
@@ -101,20 +91,9 @@ def main(options: argparse.Namespace) -> None:
     if options.one:
         compile_one(options)
         return
-    print(
-        "| data | fsdp | microbatches | state kept by a device, MB | sent by a device a step, MB | over the parameters |"
-    )
+    print("| data | fsdp | microbatches | state on a device, MB | sent by a device a step, MB | over the parameters |")
     print("|---|---|---|---|---|---|")
-    for data, fsdp, microbatches in (
-        (1, 1, 1),
-        (2, 1, 1),
-        (4, 1, 1),
-        (8, 1, 1),
-        (8, 1, 4),
-        (4, 2, 1),
-        (2, 4, 1),
-        (1, 8, 1),
-    ):
+    for data, fsdp, microbatches in MESHES:
         more = ["--one", "--data", str(data), "--fsdp", str(fsdp), "--microbatches", str(microbatches)]
         ended = subprocess.run([sys.executable, __file__, *sys.argv[1:], *more], capture_output=True, text=True)
         if ended.returncode:
@@ -122,10 +101,8 @@ def main(options: argparse.Namespace) -> None:
         found = json.loads(ended.stdout)
         total = sum(found["sent"].values())
         kinds = ", ".join(f"{kind} {size / 1e6:.2f}" for kind, size in sorted(found["sent"].items()))
-        ratio = total / found["parameters"]
-        print(
-            f"| {data} | {fsdp} | {microbatches} | {found['kept'] / 1e6:.2f} | {total / 1e6:.2f} ({kinds}) | {ratio:.2f} |"
-        )
+        numbers = f"{found['kept'] / 1e6:.2f} | {total / 1e6:.2f} ({kinds}) | {total / found['parameters']:.2f}"
+        print(f"| {data} | {fsdp} | {microbatches} | {numbers} |", flush=True)
     print(f"\nparameters: {found['parameters'] / 1e6:.2f} MB; {os.cpu_count()} cores")
 
 

@@ -66,6 +66,7 @@ from hamflow.training.run_folder import (
 from hamflow.training.schedule import learning_rate_schedule as learning_rate_schedule
 from hamflow.training.sharding import (
     Rule as Rule,
+    gather as gather,
     largest_axis as largest_axis,
     replicate as replicate,
     replicated as replicated,

@@ -93,6 +93,16 @@ def shard(tree: PyTree, sharding: PyTree) -> PyTree:
     return jax.tree.map(put, sharding, tree, is_leaf=lambda leaf: leaf is None)
 
 
+def gather(tree: PyTree, mesh: Mesh) -> PyTree:
+    """A copy of a tree whose arrays are whole on one device of this process, wherever their parts lie.
+
+    Of several processes all must call it, and each gets its own copy: to draw samples with, or to be saved.
+    """
+    arrays, rest = eqx.partition(tree, eqx.is_array)
+    whole = jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))(arrays)
+    return eqx.combine(jax.tree.map(lambda leaf: leaf.addressable_data(0), whole), rest)
+
+
 def mesh_of(sharding: PyTree) -> Mesh | AbstractMesh | None:
     """The mesh that a sharding, or a tree of them, speaks of; None where there is none."""
     meshes = [leaf.mesh for leaf in jax.tree.leaves(sharding) if isinstance(leaf, NamedSharding)]

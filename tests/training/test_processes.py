@@ -52,6 +52,8 @@ def test_two_processes_are_one_run(tmp_path):
     assert first["folder"] == second["folder"] == "run of 0"
     assert first["failed"].startswith("IndexError")
     assert second["failed"].startswith("RuntimeError: The first process stopped: IndexError")
+    assert first["weight"] == second["weight"]
+    assert len(first["weight"]) == 4
     assert first["share"] == 2  # of four weights, over two fsdp devices
 
 

@@ -57,6 +57,8 @@ try:
     training.from_first_process(lambda: [][1])
 except (IndexError, RuntimeError) as error:
     failed = f"{type(error).__name__}: {error}"
+whole = training.gather(state.model, mesh)
+assert len(whole.weight.devices()) == 1
 share = state.model.weight.addressable_shards[0].data.size
-found = {"losses": losses, "folder": folder, "failed": failed, "share": share}
+found = {"losses": losses, "folder": folder, "failed": failed, "share": share, "weight": whole.weight.tolist()}
 pathlib.Path(out).write_text(json.dumps(found))

@@ -59,13 +59,18 @@ class ArrayImages(AbstractImages):
             pixels = pixels[..., None]
         elif self._channel_axis == 1:
             pixels = pixels.transpose(1, 2, 0)
-        if pixels.shape[:2] == (self.resolution, self.resolution) and pixels.shape[2] != 4:
-            # Nothing to cut, to resize or to composite: Pillow would hand back the same numbers.
+        if self.is_decoded:  # Pillow would hand back the same numbers
             pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
             return np.array(pixels.transpose(2, 0, 1), order="C")
         pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
         image = rgb_picture(Image.fromarray(np.ascontiguousarray(pixels)))
         return picture_array(square_picture(image, self.resolution))
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether there is nothing to cut, to resize or to composite, so that a cache would be a second copy."""
+        has_alpha = self._channel_axis is not None and self._pixels.shape[self._channel_axis] == 4
+        return [*self.sizes] == [(self.resolution, self.resolution)] and not has_alpha
 
     def stored(self, index: int) -> np.ndarray:
         """Return the pixels of picture `index` as they lie in the file, uint8 of any of the shapes that are read."""

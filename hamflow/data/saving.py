@@ -17,7 +17,7 @@ from hamflow.data.images import AbstractImages
 from hamflow.data.labels import LABEL_FILE
 
 _WINDOW = 256  # pictures that are in memory at a time
-_PNG_LEVEL = 1  # of zlib: nearly the size of level 6 in a third of its time
+_PNG_LEVEL = 0  # not compressed: a third larger for photographs, and read at 1.6 times the speed
 _CHANNELS = (1, 3, 4)
 
 

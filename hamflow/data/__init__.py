@@ -11,6 +11,7 @@ from hamflow.data.fingerprint import fingerprint as fingerprint
 from hamflow.data.folder import FolderImages as FolderImages
 from hamflow.data.grid import image_grid as image_grid, save_png as save_png
 from hamflow.data.images import AbstractImages as AbstractImages
+from hamflow.data.labels import MissingLabelsError as MissingLabelsError
 from hamflow.data.loader import batches as batches, epoch_order as epoch_order, stream_indices as stream_indices
 from hamflow.data.neighbours import (
     Memorisation as Memorisation,
@@ -22,5 +23,6 @@ from hamflow.data.neighbours import (
 from hamflow.data.opening import open_images as open_images
 from hamflow.data.pictures import UnreadableImageError as UnreadableImageError
 from hamflow.data.points import checkerboard as checkerboard, two_moons as two_moons
+from hamflow.data.saving import save_images as save_images
 from hamflow.data.split import SubsetImages as SubsetImages, split_source as split_source
 from hamflow.data.zip import ZipImages as ZipImages

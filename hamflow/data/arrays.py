@@ -1,15 +1,15 @@
 """Pictures in one array: a `.npy`, which stays on disk, or a `.npz`, which may bring labels."""
 
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from PIL import Image
 
+from hamflow.data.array_files import ArrayOnDisk, guarded, read_archive
 from hamflow.data.images import AbstractImages, check_resolution, refuse_special, short_name
-from hamflow.data.labels import check_num_classes
+from hamflow.data.labels import MissingLabelsError, check_num_classes
 from hamflow.data.pictures import picture_array, rgb_picture, square_picture
 
 _IMAGE_KEYS = ("images", "image", "x", "arr_0")
@@ -23,9 +23,10 @@ class ArrayImages(AbstractImages):
 
     The array is (n, height, width), (n, height, width, c) or (n, c, height, width) with c = 1, 3 or 4: grey, colour,
     colour and alpha. The channels are the last axis or the second, whichever has such a length; if both have, the file
-    is refused. A `.npy` is memory-mapped, so it may be larger than memory. A `.npz` is read whole: its pictures are
-    named images, image, x or arr_0, its labels, integers (n,), labels or label. Pickled arrays are refused. Other
-    arguments and all errors as in `open_images`; there is nothing that `skip_corrupt` could leave out of an array.
+    is refused. A `.npy` stays on disk, so it may be larger than memory. A `.npz` is read whole, and its checksums are
+    compared: its pictures are named images, image, x or arr_0, its labels, integers (n,), labels or label. Pickled
+    arrays are refused. Other arguments and all errors as in `open_images`; there is nothing that `skip_corrupt` could
+    leave out of an array.
     """
 
     def __init__(self, path: str | os.PathLike[str], resolution: int | None = None, *, labels: bool = False):
@@ -46,18 +47,34 @@ class ArrayImages(AbstractImages):
                 f"Pass resolution=, for instance {min(sides)}, to cut out the square in the centre."
             )
         self.resolution = sides[0] if resolution is None else resolution
+        self.sizes = {(sides[1], sides[0]): len(self._pixels)}
 
     def __len__(self) -> int:
         return len(self._pixels)
 
     def read(self, index: int) -> np.ndarray:
         """Return picture `index` as uint8 (3, resolution, resolution)."""
-        pixels = np.asarray(self._pixels[index])
-        if self._channel_axis is not None:
-            pixels = pixels.transpose(1, 2, 0) if self._channel_axis == 1 else pixels
-            pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+        pixels = self.stored(index)
+        if self._channel_axis is None:
+            pixels = pixels[..., None]
+        elif self._channel_axis == 1:
+            pixels = pixels.transpose(1, 2, 0)
+        if self.is_decoded:  # Pillow would hand back the same numbers
+            pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+            return np.array(pixels.transpose(2, 0, 1), order="C")
+        pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
         image = rgb_picture(Image.fromarray(np.ascontiguousarray(pixels)))
         return picture_array(square_picture(image, self.resolution))
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether there is nothing to cut, to resize or to composite, so that a cache would be a second copy."""
+        has_alpha = self._channel_axis is not None and self._pixels.shape[self._channel_axis] == 4
+        return [*self.sizes] == [(self.resolution, self.resolution)] and not has_alpha
+
+    def stored(self, index: int) -> np.ndarray:
+        """Return the pixels of picture `index` as they lie in the file, uint8 of any of the shapes that are read."""
+        return np.asarray(self._pixels[index])
 
     def __getstate__(self) -> dict[str, Any]:
         state = vars(self).copy()
@@ -69,39 +86,31 @@ class ArrayImages(AbstractImages):
         self._pixels, _ = _load(self.path)
 
 
-def _load(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def _load(path: Path) -> tuple[np.ndarray | ArrayOnDisk, np.ndarray | None]:
     refuse_special(path)
     with open(path, "rb") as file:
         magic = file.read(6)
     if magic == b"\x93NUMPY":
-        return _guarded(lambda: np.load(path, mmap_mode="r", allow_pickle=False), path), None
+        return guarded(lambda: ArrayOnDisk(path), str(path)), None
     if not magic.startswith(b"PK"):
         raise ValueError(
             f"{path} is not a .npy or .npz file of numpy. If it is a pickle, it is not read: "
             "a pickle can run any code. Save the array again with numpy.save."
         )
-    with open(path, "rb") as file, _guarded(lambda: np.load(file, allow_pickle=False), path) as archive:
-        image_key = [key for key in _IMAGE_KEYS if key in archive.files]
-        label_key = [key for key in _LABEL_KEYS if key in archive.files]
-        if len(image_key) != 1 or len(label_key) > 1:
+
+    def choose(names: list[str]) -> list[str | None]:
+        images = [key for key in _IMAGE_KEYS if key in names]
+        labels = [key for key in _LABEL_KEYS if key in names]
+        if len(images) != 1 or len(labels) > 1:
             raise ValueError(
-                f"{path} holds {', '.join(archive.files) or 'nothing'}: exactly one of {', '.join(_IMAGE_KEYS)} "
+                f"{path} holds {', '.join(names) or 'nothing'}: exactly one of {', '.join(_IMAGE_KEYS)} "
                 f"is read as the pictures, at most one of {', '.join(_LABEL_KEYS)} as their labels."
             )
-        pixels = _guarded(lambda: archive[image_key[0]], path)
-        labels = _guarded(lambda: archive[label_key[0]], path) if label_key else None
+        return [images[0], labels[0] if labels else None]
+
+    pixels, labels = read_archive(path, choose)
+    assert pixels is not None  # it was chosen
     return pixels, labels
-
-
-def _guarded(load: Any, path: Path) -> Any:
-    try:
-        return load()
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        # A file without the array's bytes, a damaged archive, or an array of Python objects.
-        raise ValueError(
-            f"{path} cannot be read ({error}). It was cut short, or it holds Python objects, which are pickles and "
-            "are not read: save a uint8 array again with numpy.save or numpy.savez."
-        ) from error
 
 
 def _channel_axis(pixels: Any, path: Path) -> int | None:
@@ -130,7 +139,7 @@ def _channel_axis(pixels: Any, path: Path) -> int | None:
 
 def _checked_labels(labels: Any, num_images: int, path: Path) -> np.ndarray:
     if labels is None:
-        raise ValueError(
+        raise MissingLabelsError(
             f"{path} has no labels. Pass labels=False, or save them beside the pictures: "
             "numpy.savez(path, images=images, labels=labels)."
         )

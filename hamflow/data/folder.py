@@ -3,12 +3,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn, final
+from typing import final
 
 from hamflow.data.image_files import AbstractImageFiles, is_picture
 from hamflow.data.images import refuse_special
-from hamflow.data.labels import LABEL_FILE
-from hamflow.data.pictures import unreadable
+from hamflow.data.labels import LABEL_FILE, max_label_bytes
+from hamflow.data.pictures import MAX_FILE_BYTES, too_long, unreadable
 
 
 @final
@@ -32,13 +32,18 @@ class FolderImages(AbstractImageFiles):
             raise FileNotFoundError(f"{self.path} is not a folder.")
         names = [name for name in _files_below(self.path) if is_picture(name)]
         label_path = self.path / LABEL_FILE
-        label_file = _read(label_path) if labels and label_path.exists() else None
+        label_file = None
+        if labels and label_path.exists():
+            label_file = _read(label_path, max_label_bytes(len(names)) + 1)
         self._scan(names, resolution, label_file, labels=labels, skip_corrupt=skip_corrupt)
 
     def read_bytes(self, name: str, limit: int = -1) -> bytes:
         """The first `limit` bytes of a file, all of it for -1; one that cannot be read is named."""
         try:
-            return _read(self.path / name, limit)
+            size = os.stat(self.path / name).st_size
+            if limit < 0 and size > MAX_FILE_BYTES:
+                raise too_long(self._where(name), size)
+            return _read(self.path / name, MAX_FILE_BYTES if limit < 0 else limit)
         except OSError as error:  # a link to nothing, a pipe, another's file, a disk that fails
             raise unreadable(self._where(name), error) from error
 
@@ -50,23 +55,31 @@ class FolderImages(AbstractImageFiles):
             return "unreadable"
 
 
-def _read(path: Path, limit: int = -1) -> bytes:
+def _read(path: Path, limit: int) -> bytes:
     refuse_special(path)
     with open(path, "rb") as file:
-        return file.read(limit)
+        return file.read(min(limit, os.fstat(file.fileno()).st_size))  # memory for what there is, not for the limit
 
 
 def _files_below(top: Path) -> Iterator[str]:
-    def stop(error: OSError) -> NoReturn:
-        raise error  # os.walk would pass over a folder that may not be read
-
-    seen = set()
-    for folder, below, files in os.walk(top, followlinks=True, onerror=stop):
-        real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
+    """The files below a folder, by a loop: folders may lie deeper in each other than Python recurses."""
+    seen, below = set(), [""]
+    while below:
+        folder = below.pop()
+        status = os.stat(top / folder)
+        if (status.st_dev, status.st_ino) in seen:
             continue
-        seen.add(real)
-        below.sort()  # which of two links to one folder counts must not depend on the disk
-        for file in files:
-            yield (Path(folder) / file).relative_to(top).as_posix()
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(top / folder) as entries:  # an error, such as of a folder that may not be read, names it
+            kinds = {entry.name: _is_folder(entry) for entry in entries}
+        # The first in order is looked into first: which of two links to one folder counts must not depend on the disk.
+        folders = sorted((name for name, is_folder in kinds.items() if is_folder), reverse=True)
+        below += [f"{folder}{name}/" for name in folders]
+        yield from (f"{folder}{name}" for name, is_folder in kinds.items() if not is_folder)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

@@ -7,6 +7,7 @@ and leaves the bad ones out, which is slower, and the same on every machine.
 
 import abc
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -40,6 +41,8 @@ class AbstractImageFiles(AbstractImages):
     """The zip or the folder, absolute."""
     names: tuple[str, ...]
     """The names of the pictures below `path`, with forward slashes."""
+    sizes: dict[tuple[int, int], int]
+    """How many pictures there are of each (width, height), as stored."""
 
     @abc.abstractmethod
     def read_bytes(self, name: str, limit: int = -1) -> bytes:
@@ -89,6 +92,7 @@ class AbstractImageFiles(AbstractImages):
             first = next(iter(self.skipped.values()))
             raise ValueError(f"{self.path}: none of its {len(names)} pictures can be read. The first: {first}")
         self.names = tuple(sizes)
+        self.sizes = dict(Counter(sizes.values()))
         self.name = short_name(self.path.stem if self.path.is_file() else self.path.name)
         kept = [i for i, name in enumerate(names) if name in sizes]
         self.labels = None if table is None else table[kept]

@@ -1,12 +1,22 @@
 """Class labels as EDM stores them: `dataset.json` with `{"labels": [["00000/img00000000.png", 3], ...]}`."""
 
 import json
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 LABEL_FILE = "dataset.json"
+
+
+class MissingLabelsError(ValueError):
+    """Labels were asked for, and the data set has none."""
+
+
+def max_label_bytes(num_pictures: int) -> int:
+    """The largest `dataset.json` that is read: a kilobyte a picture, and four million for what else stands in it."""
+    return (1 << 22) + (num_pictures << 10)
 
 
 def parse_labels(text: bytes | None, names: Sequence[str], where: str) -> np.ndarray:
@@ -17,21 +27,24 @@ def parse_labels(text: bytes | None, names: Sequence[str], where: str) -> np.nda
     number from 0 on, or is so large that there would be far more classes than pictures.
     """
     if text is None:
-        raise ValueError(f"{where} has no labels: there is no {LABEL_FILE} at its top. {_REMEDY}")
+        raise MissingLabelsError(f"{where} has no labels: there is no {LABEL_FILE} at its top. {_REMEDY}")
+    if len(text) > max_label_bytes(len(names)):
+        most = max_label_bytes(len(names))
+        raise ValueError(f"{where}: {LABEL_FILE} has more than {most} bytes for {len(names)} pictures. {_REMEDY}")
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # lists in lists in lists
         raise ValueError(f"{where}: {LABEL_FILE} is not valid JSON ({error}). {_REMEDY}") from error
     entries = content.get("labels") if isinstance(content, dict) else None
     if entries is None:
-        raise ValueError(f'{where} has no labels: {LABEL_FILE} has no list "labels". {_REMEDY}')
+        raise MissingLabelsError(f'{where} has no labels: {LABEL_FILE} has no list "labels". {_REMEDY}')
     if not isinstance(entries, list):
         raise ValueError(f'{where}: "labels" in {LABEL_FILE} is a {type(entries).__name__}, not a list. {_REMEDY}')
     table: dict[str, int] = {}
     for entry in entries:
         name, label = _name_and_label(entry, where)
         if name in table:
-            raise ValueError(f"{where}: {LABEL_FILE} labels {name} twice. Leave one of the two.")
+            raise ValueError(f"{where}: {LABEL_FILE} labels {_cut(name)} twice. Leave one of the two.")
         table[name] = label
     _check_matching(table, names, where)
     largest = max(table, key=lambda name: table[name])
@@ -61,10 +74,12 @@ _MATCH = f"Give {LABEL_FILE} one label for each picture, under the name that it 
 
 def _name_and_label(entry: Any, where: str) -> tuple[str, int]:
     if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str)):
-        raise ValueError(f"{where}: {LABEL_FILE} holds {entry!r} where [file name, label] is expected.")
+        raise ValueError(f"{where}: {LABEL_FILE} holds {_short(entry)} where [file name, label] is expected.")
     name, label = entry
     if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < 2**31:
-        raise ValueError(f"{where}: the label of {name} in {LABEL_FILE} is {label!r}; labels are 0, 1, 2, ...")
+        raise ValueError(
+            f"{where}: the label of {_cut(name)} in {LABEL_FILE} is {_short(label)}; labels are 0, 1, 2, ..."
+        )
     return name, label
 
 
@@ -79,4 +94,16 @@ def _check_matching(table: dict[str, int], names: Sequence[str], where: str) -> 
 
 
 def _first_of(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    return _cut(names[0]) if len(names) == 1 else f"{_cut(names[0])} and {len(names) - 1} more"
+
+
+def _cut(name: str) -> str:
+    """A name as it is; of one that is no name, a megabyte long, the beginning."""
+    return name if len(name) <= 300 else f"{name[:300]}..."
+
+
+def _short(value: Any) -> str:
+    """What stands in the file, whatever it is, in a few words."""
+    words = reprlib.Repr()
+    words.maxstring = words.maxother = words.maxlong = 100
+    return words.repr(value)

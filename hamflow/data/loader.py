@@ -18,6 +18,7 @@ import grain
 import numpy as np
 
 from hamflow._types import checked
+from hamflow.data.arrays import ArrayImages
 from hamflow.data.cache import DEFAULT_CACHE_BYTES, CachedImages, decoded_bytes
 from hamflow.data.images import AbstractImages
 
@@ -92,7 +93,8 @@ def batches(
     - `num_threads`: threads that read ahead; None is one a core, at most 16. 0 reads when asked.
     - `num_workers`: processes that decode beside this one, started by spawning, so the calling script needs
       `if __name__ == "__main__":`. Worth it only where decoding large pictures is slower than the model.
-    - `cache`: keep decoded pictures in memory. None does so up to 1 GiB, if there are no worker processes.
+    - `cache`: keep decoded pictures in memory. None does so up to 1 GiB, if there are no worker processes and the
+      pictures do not lie decoded in an array already.
     - `process_index`, `process_count`: on several hosts, each reads its rows of every batch:
       `jax.process_index()`, `jax.process_count()`.
 
@@ -107,7 +109,8 @@ def batches(
     if cache and num_workers:
         raise ValueError("cache=True needs num_workers=0: every worker process would keep a copy of its own.")
     if cache is None:
-        cache = num_workers == 0 and decoded_bytes(source) <= DEFAULT_CACHE_BYTES
+        is_decoded = isinstance(source, ArrayImages) and source.is_decoded
+        cache = num_workers == 0 and decoded_bytes(source) <= DEFAULT_CACHE_BYTES and not is_decoded
     if cache and not isinstance(source, CachedImages):
         source = CachedImages(source)
     if num_threads is None:

@@ -45,6 +45,13 @@ def open_images(
         )
     if path.suffix.lower() in (".npy", ".npz"):
         return ArrayImages(path, resolution, labels=labels)
-    if path.suffix.lower() == ".zip" or zipfile.is_zipfile(path):
+    if path.suffix.lower() == ".zip" or _is_zip(path):
         return ZipImages(path, resolution, labels=labels, skip_corrupt=skip_corrupt)
     raise ValueError(f"{path.absolute()} is a file that is not read. Give a folder, a .zip, a .npy or a .npz.")
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # one of many parts, or a damaged one: opening it says so
+        return True

@@ -8,9 +8,15 @@ Every picture becomes 8-bit RGB, and each step is a decision:
 - the largest centred square is cut out, then resized with Lanczos;
 - colour profiles are ignored: the numbers in the file are the data;
 - 16 bits a channel, CMYK and animations are refused, never converted in silence.
+
+What is damaged is refused as far as a format can tell. A PNG has a checksum for each of its parts, and all are compared
+here (Pillow passes over those of the pixels). JPEG, WebP and BMP have none: one that was cut short is refused, one with
+a wrong byte within its pixels becomes another picture. The checksum of a zip sees that, and
+`fingerprint(source, full=True)`.
 """
 
 import io
+import zlib
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,7 +27,11 @@ PICTURE_SUFFIXES = frozenset(
 """What counts as a picture in a folder or a zip; those of a format that is not read are refused by name."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MAX_FILE_BYTES = 1 << 29
+"""Files above are refused unread: they hold more than 8-bit pixels of the largest picture that Pillow opens."""
+
 _MODES = frozenset(["1", "L", "LA", "P", "RGB", "RGBA"])
+_MAX_SCANS = 200  # of a JPEG: a progressive one has about ten, and each passes over the whole picture
 _BACKGROUND = (255, 255, 255, 255)
 
 
@@ -43,6 +53,13 @@ def decode_picture(data: bytes, where: str) -> Image.Image:
     Raises `UnreadableImageError` that begins with `where`, the name of the file as the user knows it.
     """
     image = _open(data, where)
+    if image.format == "PNG":
+        _compare_checksums(data, where)
+    elif image.format in ("JPEG", "MPO") and (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
+        raise UnreadableImageError(
+            f"{where} is a JPEG of {scans} scans, which takes as many times as long to decode; {_MAX_SCANS} are read. "
+            f"Save it again, or {_LEAVE_OUT}."
+        )
     try:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
@@ -100,6 +117,8 @@ def _open(data: bytes, where: str) -> Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:  # where the warning was not an error
         raise _too_large(where)
+    if image.format == "PNG" and data[12:16] != b"IHDR":
+        raise _damaged(where, "its first chunk is not IHDR")
     # Pillow opens a 16-bit colour PNG as 8-bit RGB without a word; the bit depth is the 25th byte of the file.
     if image.mode in ("I", "F") or image.mode.startswith("I;16") or (image.format == "PNG" and data[24] == 16):
         raise UnreadableImageError(
@@ -117,6 +136,21 @@ def _open(data: bytes, where: str) -> Image.Image:
     return image
 
 
+def _compare_checksums(data: bytes, where: str) -> None:
+    """Refuse a PNG with a wrong byte in any chunk, or without its end."""
+    position = 8
+    while True:
+        length, kind = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
+        end = position + 8 + length
+        if len(data) < end + 4:
+            raise _damaged(where, "the end of the PNG is missing")
+        if zlib.crc32(memoryview(data)[position + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise _damaged(where, f"the checksum of its chunk {kind.decode('ascii', 'replace')!r} does not fit")
+        if kind == b"IEND":
+            return
+        position = end + 4
+
+
 _LEAVE_OUT = "pass skip_corrupt=True to leave such files out"
 
 
@@ -127,7 +161,14 @@ def unreadable(where: str, error: Exception, remedy: str = "Put it back") -> Unr
     return UnreadableImageError(f"{where} cannot be read ({reason}). {remedy}, or {_LEAVE_OUT}.")
 
 
-def _damaged(where: str, error: Exception) -> UnreadableImageError:
+def too_long(where: str, size: int) -> UnreadableImageError:
+    """The error of a file that is not even read."""
+    return UnreadableImageError(
+        f"{where} has {size} bytes; a picture has at most {MAX_FILE_BYTES}. Make it smaller, or {_LEAVE_OUT}."
+    )
+
+
+def _damaged(where: str, error: Exception | str) -> UnreadableImageError:
     return UnreadableImageError(f"{where} is cut short or damaged ({error}). Copy it again, or {_LEAVE_OUT}.")
 
 

@@ -7,10 +7,11 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any, final
 
+from hamflow.data.array_files import refuse_packing
 from hamflow.data.image_files import AbstractImageFiles, is_picture
 from hamflow.data.images import refuse_special
-from hamflow.data.labels import LABEL_FILE
-from hamflow.data.pictures import unreadable
+from hamflow.data.labels import LABEL_FILE, max_label_bytes
+from hamflow.data.pictures import MAX_FILE_BYTES, too_long, unreadable
 
 
 @final
@@ -18,8 +19,8 @@ class ZipImages(AbstractImageFiles):
     """The pictures in a zip, in the order of their names; nothing is unpacked.
 
     Hidden files and the `__MACOSX` folder are passed over. A member with an absolute name, with `..`, that is a link,
-    encrypted, or there twice is refused by name. `labels=True` reads `dataset.json` at the top. Other arguments and
-    all errors as in `open_images`.
+    encrypted, compressed by another method than deflate, or there twice is refused by name. `labels=True` reads
+    `dataset.json` at the top. Other arguments and all errors as in `open_images`.
     """
 
     def __init__(
@@ -39,15 +40,24 @@ class ZipImages(AbstractImageFiles):
                 raise ValueError(f"{member.filename} is in {self.path} twice. Pack the zip again with one of the two.")
             members.add(member.filename)
         names = [name for name in members if is_picture(name) and not name.endswith("/")]
-        label_file = self.read_bytes(LABEL_FILE) if labels and LABEL_FILE in members else None
+        for name in members.difference(names):
+            # Its name stands at its bytes too, and is compared: a wrong letter must not make a picture something else.
+            self.read_bytes(name, 0)
+        label_file = None
+        if labels and LABEL_FILE in members:
+            label_file = self.read_bytes(LABEL_FILE, max_label_bytes(len(names)) + 1)
         self._scan(names, resolution, label_file, labels=labels, skip_corrupt=skip_corrupt)
 
     def read_bytes(self, name: str, limit: int = -1) -> bytes:
         """The first `limit` bytes of a member, all of it for -1; a failing checksum is named."""
+        size = self._archive.getinfo(name).file_size
+        if limit < 0 and size > MAX_FILE_BYTES:
+            raise too_long(self._where(name), size)
         try:
-            # One handle has one position: threads take turns at reading, and decode at the same time.
+            # One handle has one position: threads take turns at reading, and decode at the same time. A number of bytes
+            # is always given: without one, zipfile unpacks as many as there are, whatever size the zip claims.
             with self._lock, self._archive.open(name) as member:
-                return member.read(limit)
+                return member.read(size if limit < 0 else min(limit, size))
         except MemoryError:
             raise
         except Exception as error:  # damaged bytes make zipfile and its decompressors raise almost anything
@@ -62,7 +72,9 @@ class ZipImages(AbstractImageFiles):
         refuse_special(self.path)
         try:
             self._archive = zipfile.ZipFile(self.path)
-        except zipfile.BadZipFile as error:
+        except Exception as error:  # damaged bytes make zipfile raise almost anything
+            if isinstance(error, OSError) and error.filename is not None:
+                raise  # it may not be read: that names it, and it is no fault of its bytes
             raise ValueError(
                 f"{self.path} is not a zip, or a zip that was cut short ({error}). Copy it again."
             ) from error
@@ -85,5 +97,7 @@ def _refuse_tricks(member: zipfile.ZipInfo, path: Path) -> None:
         raise ValueError(f"{name!r} in {path} points outside the zip. Pack it again with names relative to one folder.")
     if stat.S_ISLNK(member.external_attr >> 16):
         raise ValueError(f"{name} in {path} is a link. Pack the zip again with the file itself.")
-    if member.flag_bits & 1:
-        raise ValueError(f"{name} in {path} is encrypted. Pack the zip again without a password.")
+    try:
+        refuse_packing(member)
+    except ValueError as error:
+        raise ValueError(f"{name} in {path} cannot be read: {error}.") from None

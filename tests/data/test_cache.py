@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from hamflow.data import AbstractImages, CachedImages
+from hamflow.data import AbstractImages, CachedImages, batches, open_images
 from hamflow.data.cache import decoded_bytes
 
 
@@ -55,3 +55,17 @@ def test_a_pickled_copy_starts_empty():
     copy = pickle.loads(pickle.dumps(cached))
     np.testing.assert_array_equal(copy[1]["image"], cached[1]["image"])
     assert copy._source.reads == 2
+
+
+@pytest.mark.parametrize(("resolution", "cached"), [(None, False), (8, False), (4, True)])
+def test_an_array_that_is_read_as_it_lies_is_not_kept_twice(tmp_path, monkeypatch, resolution, cached):
+    np.savez(tmp_path / "set.npz", images=np.zeros((4, 8, 8), np.uint8))
+    built, build = [], CachedImages.__init__
+
+    def spy(self, source):
+        built.append(source)
+        build(self, source)
+
+    monkeypatch.setattr(CachedImages, "__init__", spy)
+    batches(open_images(tmp_path / "set.npz", resolution), 2, seed=0, num_threads=0).close()
+    assert bool(built) == cached

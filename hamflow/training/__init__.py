@@ -12,15 +12,19 @@ except ModuleNotFoundError as error:
         f"hamflow.training needs {error.name}: pip install 'hamflow[train]'.", name=error.name
     ) from None
 
+from hamflow.training.bundle import read_bundle as read_bundle, replay as replay, save_bundle as save_bundle
 from hamflow.training.checkpoint import Checkpoints as Checkpoints, CorruptCheckpoint as CorruptCheckpoint
 from hamflow.training.command_line import in_flags as in_flags
+from hamflow.training.data_position import DataPosition as DataPosition
 from hamflow.training.ema import ExponentialMovingAverage as ExponentialMovingAverage
 from hamflow.training.interrupt import (
     StopOnSignal as StopOnSignal,
     exit_on_interrupt as exit_on_interrupt,
     resume_command as resume_command,
 )
+from hamflow.training.lock import RunInUse as RunInUse, lock_run as lock_run
 from hamflow.training.optimizers import muon as muon
+from hamflow.training.origin import NonFiniteOrigin as NonFiniteOrigin, find_origin as find_origin
 from hamflow.training.progress import Progress as Progress
 from hamflow.training.recorder import NonFiniteLoss as NonFiniteLoss, Record as Record, Recorder as Recorder
 from hamflow.training.run_folder import (

@@ -15,7 +15,10 @@ FFHQ at 64x64 with the published recipe, on however many GPUs there are (a zip i
 be guided: `hamflow sample --network runs/00000-... --outdir out --class 2 --guidance 2`, or `examples/guidance.py`.
 
 A run folder holds `samples.png`, `loss.png`, `model.safetensors` (the average model, for `hamflow.load`),
-`config.json`, `stats.jsonl` (one line a step) and `checkpoints/`. A resumed run may change `FREE` settings only.
+`config.json`, `stats.jsonl` (one line a step) and `checkpoints/`. A resumed run may change `FREE` settings only; others
+with `--override`. It trains in no folder that another process trains in. After Ctrl-C it leaves with 130, after SIGTERM
+with 143, all steps saved; a second signal ends it at once. A loss that is not finite leaves `nonfinite-<step>/`, and
+`--replay` names the first layer that went wrong.
 """
 
 import argparse
@@ -40,6 +43,7 @@ import tyro
 import hamflow as hf
 from hamflow import plotting, training
 from hamflow.data import (
+    AbstractImages,
     UnreadableImageError,
     batches,
     embedded_faces,
@@ -89,23 +93,33 @@ class Config:
     # Output
     outdir: Path = Path("runs")
     save_every: float = 0.02  # millions of images between checkpoints
+    keep: int = 2  # how many of the latest checkpoints
+    keep_every: float = 0.0  # millions of images between checkpoints that are kept for ever; 0 for none
+    on_nonfinite: Literal["stop", "skip"] = "stop"  # at a loss that is not finite; ten batches in a row end the run
     num_samples: int = 64
     sampling_steps: int = 18  # of Heun's method: twice as many evaluations, less one
     resume: Path | None = None  # a run folder
     changed_data: bool = False  # resume though the pictures were moved, mended or exchanged
+    override: bool = False  # resume with other settings whatever they are; the old ones stay as config-until-N.json
+    replay: Path | None = None  # the nonfinite-<step> folder of the run: say where the first number went wrong
     dry_run: bool = False  # check everything, print the settings and leave
     smoke: bool = False  # two tiny steps of everything, to see that it runs
 
 
-ONCE = {"resume", "changed_data", "dry_run", "smoke"}  # of one command, no settings of a run
-FREE = {"duration", "outdir", "skip_corrupt", "save_every", "num_samples", "sampling_steps"} | {
-    *("lr", "lr_rampup", "lr_decay", "momentum", "beta2", "ema")  # a run that diverged goes on with others
-}
+ONCE = {"resume", "changed_data", "override", "replay", "dry_run", "smoke"}  # of one command, no settings of a run
+LATER = {"keep", "keep_every", "on_nonfinite"}  # not in the oldest runs, which go on with what they are by default
+FREE = (
+    LATER
+    | {"duration", "outdir", "skip_corrupt", "save_every", "num_samples", "sampling_steps"}
+    | {
+        *("lr", "lr_rampup", "lr_decay", "momentum", "beta2", "ema")  # a run that diverged goes on with others
+    }
+)
 RANGES = {  # where each lies, without the upper end; the network checks its own
-    **dict.fromkeys(("resolution", "batch", "num_samples", "sampling_steps"), (1, math.inf)),
+    **dict.fromkeys(("resolution", "batch", "keep", "num_samples", "sampling_steps"), (1, math.inf)),
     **dict.fromkeys(("duration", "save_every"), (1e-6, math.inf)),  # at least one picture
     **dict.fromkeys(("dropout", "label_dropout", "momentum", "beta2"), (0, 1)),
-    **dict.fromkeys(("lr_rampup", "ema", "seed"), (0, math.inf)),
+    **dict.fromkeys(("lr_rampup", "ema", "seed", "keep_every"), (0, math.inf)),
     "lr": (1e-30, math.inf),
 }
 FLAGS = {  # what the library's messages say, and what it is called here
@@ -121,6 +135,7 @@ FLAGS = {  # what the library's messages say, and what it is called here
     "blocks_per_level": "--blocks",
     "patch_size": "--patch",
     "outdir": "--outdir",
+    "override=True": "--override",
 }
 
 
@@ -139,6 +154,12 @@ def make_flow(name: str, data_std: float, data_mean: float) -> hf.Flow:
 
 def main(config: Config) -> Path | None:
     """Train, and draw samples; the run folder, or None of a dry run."""
+    with contextlib.ExitStack() as held:
+        return train(config, held)
+
+
+def train(config: Config, held: contextlib.ExitStack) -> Path | None:
+    """`main`, with a place for what is let go of at the end: the lock of the run folder."""
     training.check_ranges(config, RANGES)
 
     # -- data --------------------------------------------------------------------------------------------------------
@@ -209,7 +230,13 @@ def main(config: Config) -> Path | None:
     ema = training.ExponentialMovingAverage(config.ema * 1e6)
     trainable = model.trainable()
     state = training.replicate(training.init_state(model, optimizer, trainable=trainable), mesh)
-    step = training.make_step(loss, optimizer, ema, trainable=trainable, sharding=training.replicated(mesh))
+    step = training.make_step(
+        loss, optimizer, ema, trainable=trainable, sharding=training.replicated(mesh), on_nonfinite=config.on_nonfinite
+    )
+
+    if config.replay is not None:
+        print(training.replay(config.replay, loss, model, trainable=trainable) or "This time every number is finite.")
+        return None
 
     # -- run folder --------------------------------------------------------------------------------------------------
     if config.dry_run:
@@ -219,9 +246,16 @@ def main(config: Config) -> Path | None:
     folder = config.resume
     if folder is None:
         folder = training.make_run_folder(config.outdir, f"{name}-batch{config.batch}-seed{config.seed}", settings)
-    checkpoints = training.Checkpoints(folder / "checkpoints")
+    held.enter_context(training.lock_run(folder))
+    save_steps = max(round(config.save_every * 1e6 / config.batch), 1)
+    keep_steps = max(round(config.keep_every * 1e6 / config.batch / save_steps), 1) * save_steps
+    checkpoints = training.Checkpoints(
+        folder / "checkpoints", keep=config.keep, keep_every=keep_steps if config.keep_every else None
+    )
     if config.resume is not None:
-        state, key_train, _ = checkpoints.restore(state, key_train)
+        state, key_train, saved = checkpoints.restore(state, key_train)
+        # The settings were compared already, and may say that the order changes here; a batch of another size may not.
+        position(config, source, state).check(saved, allow={"seed", "num_examples"})
         print(f"resumed {folder} after {count(int(state.step), 'step')}")
     start_step = int(state.step)
     if start_step >= num_steps:
@@ -230,14 +264,15 @@ def main(config: Config) -> Path | None:
         training.update_config(folder, settings, start_step)
         if "duration" in changes and config.lr_decay:
             print("the learning rate follows the schedule of the new duration from here on")
-    save_steps = max(round(config.save_every * 1e6 / config.batch), 1)
 
     # -- loop --------------------------------------------------------------------------------------------------------
     stats = training.StatsLog(folder / "stats.jsonl", first_step=start_step)
     if stats.num_damaged:
         print(f"{stats.path}: left out {count(stats.num_damaged, 'line')} that cannot be read")
     progress = training.Progress(max(num_steps, start_step), first_step=start_step)
-    record = training.Recorder(stats.write, progress.update)
+    record = training.Recorder(
+        stats.write, progress.update, on_nonfinite=config.on_nonfinite, on_skip=lambda skipped: print(skipped)
+    )
     stream = batches(source, config.batch, seed=config.seed, start_step=start_step)
     started, unreadable = time.monotonic(), None
     with training.StopOnSignal() as stop, checkpoints, stats, progress:
@@ -249,24 +284,27 @@ def main(config: Config) -> Path | None:
                     unreadable = error
                     break
                 state, metrics = step(state, training.shard_batch(batch, mesh), key_train)
-                record(metrics, batch["index"])
+                record(metrics, batch["index"], batch=batch)
                 if stop.requested:
                     break
                 if (n + 1) % save_steps == 0:
                     record.flush()
-                    checkpoints.save(state, key_train)
+                    checkpoints.save(state, key_train, position(config, source, state).to_json())
             record.flush()
         except training.NonFiniteLoss as error:
-            checkpoints.save(state, key_train)
+            checkpoints.save(state, key_train, position(config, source, state).to_json())
+            bundle = training.save_bundle(folder, error, state.model, key_train)
             sys.exit(
-                f"{error}\nThe last good state is saved. To go on with a smaller learning rate:\n"
+                f"{error}\nTo see in which layer it began:\n"
+                f"  {training.resume_command(folder, '--replay', str(bundle))}\n"
+                "The last good state is saved. To go on with a smaller learning rate:\n"
                 f"  {training.resume_command(folder, '--lr', f'{config.lr / 3:.2g}')}\n"
                 "If it stops again at once, the step before had spoiled the parameters already: start a new run, or "
                 f"move {checkpoints.folder / str(int(state.step))} away to go on from an older checkpoint."
             )
         finally:
             stream.close()
-        checkpoints.save(state, key_train)
+        checkpoints.save(state, key_train, position(config, source, state).to_json())
     so_far = f"The training is saved after {count(int(state.step), 'step')}."
     if unreadable is not None:
         said = training.in_flags(str(unreadable), FLAGS)
@@ -277,7 +315,7 @@ def main(config: Config) -> Path | None:
         )
     if stop.signal is not None:
         print(f"Stopped. {so_far} To go on:\n  {training.resume_command(folder)}", file=sys.stderr)
-        sys.exit(128 + stop.signal)
+        sys.exit(stop.exit_code)
     if start_step < num_steps:
         seconds = time.monotonic() - started
         rate = (num_steps - start_step) * config.batch / seconds
@@ -310,19 +348,27 @@ def take_up(config: Config, settings: dict) -> dict[str, str]:
     assert config.resume is not None
     run = training.read_config(config.resume)
     settings.update({name: run[name] for name in ("data_mean", "data_std") if name in run})
+    for name in LATER - run.keys():
+        if settings[name] == getattr(Config(), name):
+            del settings[name]
     fewer = len_of(run.get("pictures")) > len_of(settings["pictures"])
     free = FREE | ({"data", "pictures"} if config.changed_data else set())
     free |= {"pictures"} if config.skip_corrupt and fewer else set()
     try:
-        changes = training.check_same_config(config.resume, settings, free=free)
+        changes = training.check_same_config(config.resume, settings, free=free, override=config.override)
     except ValueError as error:
         hint = "\nIf the pictures were moved or mended, add --changed-data." if "pictures." in str(error) else ""
         raise ValueError(f"{error}{hint}") from None
     for name, words in changes.items():
         print(f"{name}: {words}")
-    if "pictures.number" in changes:
+    if changes.keys() & {"pictures.number", "seed"}:
         print("the order of the pictures changes from here on; the number of steps is kept")
     return changes
+
+
+def position(config: Config, source: AbstractImages, state: training.TrainState) -> training.DataPosition:
+    """The place in the pictures after the steps that a state has made."""
+    return training.DataPosition(config.seed, int(state.step), config.batch, len(source))
 
 
 def len_of(pictures: object) -> int:

@@ -12,6 +12,7 @@ except ModuleNotFoundError as error:
         f"hamflow.training needs {error.name}: pip install 'hamflow[train]'.", name=error.name
     ) from None
 
+from hamflow.training.bundle import read_bundle as read_bundle, replay as replay, save_bundle as save_bundle
 from hamflow.training.checkpoint import Checkpoints as Checkpoints, CorruptCheckpoint as CorruptCheckpoint
 from hamflow.training.command_line import in_flags as in_flags
 from hamflow.training.compilation_cache import use_compilation_cache as use_compilation_cache
@@ -20,6 +21,7 @@ from hamflow.training.cost import (
     measure_cost as measure_cost,
     model_flop_utilisation as model_flop_utilisation,
 )
+from hamflow.training.data_position import DataPosition as DataPosition
 from hamflow.training.ema import (
     AbstractAverage as AbstractAverage,
     ExponentialMovingAverage as ExponentialMovingAverage,
@@ -33,12 +35,14 @@ from hamflow.training.interrupt import (
     exit_on_interrupt as exit_on_interrupt,
     resume_command as resume_command,
 )
+from hamflow.training.lock import RunInUse as RunInUse, lock_run as lock_run
 from hamflow.training.mesh import (
     check_batch_size as check_batch_size,
     device_mesh as device_mesh,
     parse_mesh as parse_mesh,
 )
 from hamflow.training.optimizers import muon as muon
+from hamflow.training.origin import NonFiniteOrigin as NonFiniteOrigin, find_origin as find_origin
 from hamflow.training.peak_rates import measure_peak_rate as measure_peak_rate, peak_rate as peak_rate
 from hamflow.training.processes import (
     StopTogether as StopTogether,

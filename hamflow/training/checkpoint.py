@@ -4,14 +4,17 @@ Orbax writes the arrays, beside the training if asked to, and renames a folder i
 not notice a flipped byte, so a list of the sha256 of all files is added to each folder, and checked by `restore`.
 
     checkpoints/300/state/...           the arrays, by their place in the state: `.model.layers[0].weight`
-    checkpoints/300/position/...        JSON: what the loop needs to go on (seed, settings), and the format
+    checkpoints/300/position/...        JSON: the place in the data, the metrics, and the format
     checkpoints/300/sha256.json         the checksums
 """
 
+import json
 import logging
+import math
 import os
 import pathlib
-from collections.abc import Mapping
+import types
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -19,7 +22,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import LatestN
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    BestN,
+    EveryNSteps,
+    LatestN,
+    PreservationContext,
+    PreservationPolicy,
+)
 
 from hamflow._types import Array, Key, checked
 from hamflow.training.checksums import find_damage, write_checksums
@@ -38,21 +48,38 @@ class Checkpoints:
     """The checkpoints of one run.
 
     - `folder`: where they lie; it is made if it is not there.
-    - `keep`: how many of the latest to keep.
+    - `keep`: how many of the latest to keep. `keep_every`: keep those of every so many steps for ever.
+    - `keep_best`: how many of the best to keep, by the number called `metric` among the `metrics` that `save` is given;
+      the lowest, or with `higher_is_better` the highest. A checkpoint that was saved without metrics is not among them,
+      and one whose number is not finite comes last.
     - `asynchronous`: write while the training goes on. `close` waits, and so does the next `save`; an error in writing
       (a full disk) is raised there.
 
     ```python
     with Checkpoints(run / "checkpoints") as checkpoints:
-        checkpoints.save(state, key, {"seed": 0})
+        checkpoints.save(state, key, {"seed": 0}, metrics={"loss": 0.31})
         state, key, position = checkpoints.restore(state, key)
     ```
     """
 
     @checked
-    def __init__(self, folder: str | os.PathLike, *, keep: int = 2, asynchronous: bool = True):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        *,
+        keep: int = 2,
+        keep_every: int | None = None,
+        keep_best: int = 0,
+        metric: str = "loss",
+        higher_is_better: bool = False,
+        asynchronous: bool = True,
+    ):
         if keep < 1:
             raise ValueError(f"keep is {keep}: at least one checkpoint is kept.")
+        if keep_every is not None and keep_every < 1:
+            raise ValueError(f"keep_every is {keep_every}: it must be 1 or more, or None to keep none for ever.")
+        if keep_best < 0:
+            raise ValueError(f"keep_best is {keep_best}: it must be 0 or more.")
         _silence_orbax()
         self.folder = pathlib.Path(folder).absolute()
         try:
@@ -63,8 +90,15 @@ class Checkpoints:
             raise NotADirectoryError(f"{self.folder} is not a folder.") from None
         except OSError as error:
             raise OSError(f"{self.folder} cannot be made ({error.strerror}).") from None
+        self._metric = metric if keep_best else None
+        self._metrics = {} if self._metric is None else _saved_metrics(self.folder)
+        policies: list[PreservationPolicy] = [LatestN(keep)]
+        if keep_every is not None:
+            policies.append(EveryNSteps(keep_every))
+        if keep_best:
+            policies.append(_Best(self._metrics, metric, higher_is_better, keep_best))
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=LatestN(keep),
+            preservation_policy=AnyPreservationPolicy(policies),
             enable_async_checkpointing=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
             cleanup_tmp_directories=True,  # what a kill left half-written
@@ -77,12 +111,25 @@ class Checkpoints:
         """The steps there is a complete checkpoint of, in order."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, key: Key[Array, ""], position: Mapping[str, Any] | None = None) -> None:
-        """Save the state after `state.step` steps, the key of the run, and a JSON position.
+    def save(
+        self,
+        state: TrainState,
+        key: Key[Array, ""],
+        position: Mapping[str, Any] | None = None,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Save the state after `state.step` steps, the key of the run, and a JSON position (see `DataPosition`).
+
+        `metrics`: numbers by their names, of which `keep_best` looks at one; they come back as `position["metrics"]`.
 
         A step that is there already is left as it is. Raises `ValueError` if there is a later one, which is of another
-        history than this state, and `OSError` if it cannot be written.
+        history than this state, or if the metric of `keep_best` is not among `metrics`, and `OSError` if it cannot be
+        written.
         """
+        numbers = None if metrics is None else {name: float(value) for name, value in metrics.items()}
+        if self._metric is not None and numbers is not None and self._metric not in numbers:
+            raise ValueError(f"keep_best looks at the metric {self._metric!r}, and there are only {sorted(numbers)}.")
         self._wait()
         step = int(state.step)
         steps = self.steps()
@@ -94,13 +141,18 @@ class Checkpoints:
                 "resume from there, or move it away."
             )
         arrays = {name: _storable(leaf) for name, leaf in _named_arrays(state, key).items()}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(arrays),
-                position=ocp.args.JsonSave({"format": FORMAT, "step": step, **(position or {})}),
-            ),
-        )
+        content = {"format": FORMAT, "step": step, **(position or {})}
+        if numbers is not None:
+            # JSON knows no inf and no nan.
+            content["metrics"] = {name: x if math.isfinite(x) else repr(x) for name, x in numbers.items()}
+            self._metrics[step] = content["metrics"]
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardSave(arrays), position=ocp.args.JsonSave(content)),
+            )
+        except OSError as error:
+            raise self._not_written(error) from error
         if not self._asynchronous:
             self._wait()
 
@@ -155,11 +207,14 @@ class Checkpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
-            raise OSError(
-                f"A checkpoint could not be written to {self.folder}: {error}. "
-                "Those before it are as they were: mend that, and resume."
-            ) from error
+            raise self._not_written(error) from error
         self._write_checksums(unfinished=False)  # are there already, unless another orbax forgets to ask for them
+
+    def _not_written(self, error: Exception) -> OSError:
+        return OSError(
+            f"A checkpoint could not be written to {self.folder}: {error}. "
+            "Those before it are as they were: mend that, and resume."
+        )
 
     def _write_checksums(self, *, unfinished: bool = True) -> None:
         # Orbax asks when all files are there, and renames `300.orbax-checkpoint-tmp` to `300` afterwards.
@@ -190,6 +245,40 @@ class Checkpoints:
             raise ValueError(
                 f"{self.folder / str(step)} is of another model or optimiser:\n" + "\n".join(lines[:5]) + more
             )
+
+
+class _Best:
+    """Orbax's policy, on metrics that lie in the position, so that the checksums of an item cover them."""
+
+    def __init__(self, metrics: dict[int, dict[str, Any]], metric: str, higher_is_better: bool, number: int):
+        self._metrics, self._metric, self._sign = metrics, metric, 1.0 if higher_is_better else -1.0
+        self._best = BestN(get_metric_fn=self._goodness, n=number, keep_checkpoints_without_metrics=False)
+
+    def _goodness(self, metrics: Any) -> float:
+        value = metrics[self._metric]
+        return self._sign * value if isinstance(value, float | int) else -math.inf
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: PreservationContext) -> Sequence[bool]:
+        known = [self._metrics.get(each.step, {}) for each in checkpoints]
+        infos: list[Any] = [
+            types.SimpleNamespace(step=each.step, time=each.time, metrics=found if self._metric in found else None)
+            for each, found in zip(checkpoints, known, strict=True)
+        ]
+        wanted = self._best.should_preserve(infos, context=context)  # all of them, where there are no more than `n`
+        return [keep and info.metrics is not None for keep, info in zip(wanted, infos, strict=True)]
+
+
+def _saved_metrics(folder: pathlib.Path) -> dict[int, dict[str, Any]]:
+    """The metrics of the checkpoints in a folder, those that can be read."""
+    found = {}
+    for path in folder.glob("*/position/metadata"):
+        try:
+            metrics = json.loads(path.read_bytes()).get("metrics")
+        except (OSError, ValueError, AttributeError):
+            continue  # damaged: `restore` says so
+        if path.parent.parent.name.isdecimal() and isinstance(metrics, dict):
+            found[int(path.parent.parent.name)] = metrics
+    return found
 
 
 def _named_arrays(state: TrainState, key: Any) -> dict[str, Any]:

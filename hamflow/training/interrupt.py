@@ -1,4 +1,10 @@
-"""Ctrl-C: the first finishes the step and saves, the second leaves at once. And how to go on after that."""
+"""Ctrl-C and SIGTERM: the first finishes the step and saves, the second leaves at once. And how to go on after that.
+
+A run that was stopped leaves with the exit code 128 + the number of the signal, as shells have it: 130 after Ctrl-C,
+143 after SIGTERM (what `kill`, Slurm and Kubernetes send). A second signal ends the process itself, which a shell calls
+130 or 143 too, and Python's subprocess -2 or -15. Every step that was started is in the checkpoint, or, after a second
+signal and after SIGKILL, every step up to the newest complete checkpoint.
+"""
 
 import contextlib
 import os
@@ -23,6 +29,9 @@ class StopOnSignal:
             ...
             if stop.requested:
                 break
+        checkpoints.save(state, key)
+    if stop.requested:
+        sys.exit(stop.exit_code)
     ```
     """
 
@@ -34,6 +43,11 @@ class StopOnSignal:
     def requested(self) -> bool:
         """Whether a signal has come."""
         return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """What to leave with: 130 after Ctrl-C, 143 after SIGTERM, 0 if no signal came."""
+        return 0 if self.signal is None else 128 + self.signal
 
     def __enter__(self) -> "StopOnSignal":
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -111,11 +111,14 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
 
 
 @checked
-def check_same_config(folder: str | os.PathLike, config: Any, *, free: Collection[str] = FREE_FIELDS) -> dict[str, str]:
+def check_same_config(
+    folder: str | os.PathLike, config: Any, *, free: Collection[str] = FREE_FIELDS, override: bool = False
+) -> dict[str, str]:
     """Raise `ValueError`, with the differences field by field, if a run was made with other settings than `config`.
 
     Fields in `free` may differ; so may fields inside them (`duration` covers `duration.images`). Returns those that do,
-    with the difference in words, to be shown: `{"lr": "0.015 in the run, 0.005 now"}`.
+    with the difference in words, to be shown: `{"lr": "0.015 in the run, 0.005 now"}`. With `override` every field may
+    differ; hand the settings to `update_config`, so that what the run was until then is on record.
     """
     old, new = _flat(read_config(folder)), _flat(json.loads(_to_json(config)))
     differences = {
@@ -123,12 +126,12 @@ def check_same_config(folder: str | os.PathLike, config: Any, *, free: Collectio
         for name in sorted(old.keys() | new.keys())
         if old.get(name, _ABSENT) != new.get(name, _ABSENT)
     }
-    allowed = {name: words for name, words in differences.items() if name.partition(".")[0] in free}
+    allowed = {name: words for name, words in differences.items() if override or name.partition(".")[0] in free}
     refused = [f"  {name}: {words}" for name, words in differences.items() if name not in allowed]
     if refused:
         raise ValueError(
             f"{folder} was made with other settings:\n" + "\n".join(refused) + "\n"
-            "Resume with the settings of the run, or start a new run with these."
+            "Resume with the settings of the run, start a new run with these, or accept them with override=True."
         )
     return allowed
 

@@ -1,7 +1,7 @@
 """One training step, compiled: loss, gradient, update, average, and nothing of it if a number is not finite."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -31,6 +31,7 @@ def make_step(
     microbatches: int = 1,
     rows_together: int | None = None,
     stacked: bool = False,
+    on_nonfinite: Literal["stop", "skip"] = "stop",
 ) -> Step:
     """Compile `step(state, batch, key) -> (state, metrics)` for a loss.
 
@@ -52,7 +53,10 @@ def make_step(
     the loss, `loss`, `grad_norm` (before the update), `step` (n, from 0), `images` (seen after it) and `finite`.
 
     If the loss or the norm of its gradient is not finite the state is left as it was, `finite` is false in the
-    metrics, and so it stays for all later steps. `Recorder` reads the metrics and raises `NonFiniteLoss`.
+    metrics, and so it stays for all later steps. `Recorder` reads the metrics and raises `NonFiniteLoss`. With
+    `on_nonfinite="skip"` that batch is passed over and the next one is trained on: model, average and optimiser stay as
+    they were (so the learning rate does not move on), `step` and `images` advance, since they say which data and which
+    random numbers come next, and `finite` is false in the metrics of that step only. Give the `Recorder` the same.
 
     Raises `ValueError` for numbers that do not fit together, here or, where they concern the batch, at its first step.
     """
@@ -74,7 +78,8 @@ def make_step(
             loss, state.model, batch, step_key, trainable,
             mesh=mesh, microbatches=microbatches, rows_together=rows_together,
         )  # fmt: skip
-        state, more = _update(state, value, grads, optimizer, average, trainable, batch_size(batch))
+        size = batch_size(batch)
+        state, more = _update(state, value, grads, optimizer, average, trainable, size, on_nonfinite)
         return _hold(state, sharding), {**more, **metrics}
 
     return compile_step(_one_after_the_other(step) if stacked else step)
@@ -106,6 +111,7 @@ def _update(
     average: AbstractAverage,
     trainable: PyTree,
     batch_size: int,
+    on_nonfinite: str = "stop",
 ) -> tuple[TrainState, dict[str, Array]]:
     """The next state from a loss and its gradient, wherever these come from."""
     trained, rest = split(state.model, trainable)
@@ -123,7 +129,11 @@ def _update(
         images=state.images + jnp.uint32(batch_size),
         finite=finite,
     )
-    kept = jax.tree.map(lambda n, old: jnp.where(finite, n, old) if eqx.is_array(n) else n, new, state)
-    kept = eqx.tree_at(lambda s: s.finite, kept, finite)
     metrics = {"step": state.step, "images": new.images, "loss": value, "grad_norm": grad_norm, "finite": finite}
+    if on_nonfinite == "skip":  # the next step is another one, and starts as if this had not been
+        state = eqx.tree_at(lambda s: (s.step, s.images), state, (new.step, new.images))
+        new = eqx.tree_at(lambda s: s.finite, new, state.finite)
+    kept = jax.tree.map(lambda n, old: jnp.where(finite, n, old) if eqx.is_array(n) else n, new, state)
+    if on_nonfinite == "stop":
+        kept = eqx.tree_at(lambda s: s.finite, kept, finite)
     return kept, metrics

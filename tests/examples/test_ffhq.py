@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import zipfile
@@ -228,8 +229,79 @@ def test_not_finite_stops_before_the_update(ffhq, tiny, tmp_path):
     (folder,) = tmp_path.iterdir()
     assert f"--resume {folder} --lr 3.3e+29\n" in str(stop.value)
     assert not (folder / "samples.png").exists()
+    (bundle,) = folder.glob("nonfinite-*")
+    assert f"--resume {folder} --replay {bundle}\n" in str(stop.value)
+    found = ffhq.training.read_bundle(bundle)
+    assert found["batch"]["image"].shape == (4, 3, 8, 8)
+    assert found["batch"]["index"].tolist() == found["batch_indices"]
     losses = [json.loads(line)["loss"] for line in (folder / "stats.jsonl").read_text().splitlines()]
     assert np.isfinite(losses).all()
+
+
+def test_skipping_goes_on_until_ten_in_a_row(ffhq, tiny, tmp_path, capsys):
+    """The first step makes the weights overflow, so that no later one is finite."""
+    huge = dataclasses.replace(tiny, outdir=tmp_path, lr=1e30, lr_rampup=0.0, duration=80e-6, on_nonfinite="skip")
+    with pytest.raises(SystemExit, match="10 in a row now, 1 the first of them"):
+        ffhq.main(huge)
+    assert capsys.readouterr().out.count("The update was skipped") == 9
+
+
+def test_a_folder_in_use_is_refused_and_not_touched(ffhq, finished, command):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
+    with (
+        ffhq.training.lock_run(finished),
+        pytest.raises(SystemExit, match=rf"RunInUse: .*is in use by process {os.getpid()} on "),
+    ):
+        command("--resume", finished)
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"} == before
+
+
+def test_other_settings_with_override_are_recorded_or_end_clearly(finished, command, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    steps = len((run / "stats.jsonl").read_text().splitlines())
+    command("--resume", run, "--seed", 7, "--override", "--duration", (steps + 1) * 4e-6, "--num-samples", 1)
+    out = capsys.readouterr().out
+    assert "seed: 0 in the run, 7 now" in out
+    assert "the order of the pictures changes from here on" in out
+    assert json.loads((run / "config.json").read_text())["seed"] == 7
+    assert json.loads((run / f"config-until-{steps}.json").read_text())["seed"] == 0
+    before = (run / "config.json").read_bytes()
+    with pytest.raises(SystemExit, match="was trained in batches of 4, and this run has batches of 2"):
+        command("--resume", run, "--batch", 2, "--override")
+    with pytest.raises(SystemExit, match="is of another model or optimiser"):
+        command("--resume", run, "--channels", 8, "--override")
+    assert (run / "config.json").read_bytes() == before
+
+
+def test_replay_says_where_it_began(ffhq, finished, command, tmp_path, capsys):
+    """A picture is a uint8, so the number that went wrong lies in a parameter."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    model = hf.load(run / "model.safetensors")
+    model = jax.tree.map(lambda leaf: leaf * np.nan if hasattr(leaf, "ndim") and leaf.ndim == 4 else leaf, model)
+    batch = {"image": np.zeros((4, 3, 8, 8), np.uint8), "index": np.arange(4), "label": np.zeros(4, np.int32)}
+    error = ffhq.training.NonFiniteLoss(7, {"step": 7, "loss": np.nan, "grad_norm": np.nan}, batch["index"], batch)
+    bundle = ffhq.training.save_bundle(run, error, model, jax.random.key(0))
+    command("--resume", run, "--replay", bundle)
+    assert "The loss is not finite. It was so before the first operation: " in capsys.readouterr().out
+
+
+def test_sigterm_ends_with_143_and_loses_no_step(ffhq, tiny, monkeypatch, tmp_path, capsys):
+    real = ffhq.training.shard_batch
+
+    def shard_batch(batch, mesh):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(batch, mesh)
+
+    monkeypatch.setattr(ffhq.training, "shard_batch", shard_batch)
+    with pytest.raises(SystemExit) as stop:
+        ffhq.main(dataclasses.replace(tiny, outdir=tmp_path))
+    assert stop.value.code == 143
+    (folder,) = tmp_path.iterdir()
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["1"]
+    position = json.loads((folder / "checkpoints" / "1" / "position" / "metadata").read_text())
+    assert position["data"] == {"seed": 0, "epoch": 0, "step": 1, "batch_size": 4, "num_examples": 12}
 
 
 def zip_of(path, **files):

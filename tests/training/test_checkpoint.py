@@ -116,6 +116,49 @@ def test_the_latest_are_kept(tmp_path, states):
         assert_same(checkpoints.restore(fresh(), KEY, step=2)[0], states[2])
 
 
+@pytest.fixture(scope="module")
+def at():
+    """A state as if after so many steps."""
+    return lambda n: eqx.tree_at(lambda s: s.step, fresh(), jnp.asarray(n, jnp.int32))
+
+
+def test_every_so_many_steps_are_kept_for_ever(tmp_path, at):
+    for n in range(1, 10):
+        with Checkpoints(tmp_path, keep=2, keep_every=3) as checkpoints:  # opened anew each time: nothing is forgotten
+            checkpoints.save(at(n), KEY)
+    assert checkpoints.steps() == [3, 6, 8, 9]
+
+
+@pytest.mark.parametrize(("higher", "kept"), [(False, [2, 5, 8]), (True, [1, 4, 8])])
+@pytest.mark.parametrize("reopen", [False, True])
+def test_the_best_are_kept(tmp_path, at, higher, kept, reopen):
+    """Two of them and the latest; a checkpoint without metrics is no candidate, nan and inf are the worst."""
+    losses = [5.0, 1.0, np.nan, 7.0, 0.5, 3.0, None, -np.inf if higher else np.inf]
+    losses[0], losses[3] = (9.0, 7.0) if higher else (5.0, 7.0)
+    options = {"keep": 1, "keep_best": 2, "metric": "validation", "higher_is_better": higher}
+    checkpoints = Checkpoints(tmp_path, **options)
+    for n, value in enumerate(losses, start=1):
+        checkpoints.save(at(n), KEY, metrics=None if value is None else {"validation": value, "other": n})
+        if reopen:
+            checkpoints.close()
+            checkpoints = Checkpoints(tmp_path, **options)
+    assert checkpoints.restore(fresh(), KEY)[2]["metrics"] == {"validation": "-inf" if higher else "inf", "other": 8.0}
+    checkpoints.close()
+    assert checkpoints.steps() == kept
+
+
+def test_mistakes_in_what_is_kept(tmp_path, at):
+    with (
+        Checkpoints(tmp_path, keep_best=1, metric="validation") as checkpoints,
+        pytest.raises(ValueError, match=r"looks at the metric 'validation', and there are only \['loss'\]"),
+    ):
+        checkpoints.save(at(1), KEY, metrics={"loss": 1.0})
+    with pytest.raises(ValueError, match="keep_every is 0"):
+        Checkpoints(tmp_path, keep_every=0)
+    with pytest.raises(ValueError, match="keep_best is -1"):
+        Checkpoints(tmp_path, keep_best=-1)
+
+
 def test_saving_a_step_twice_and_an_older_one(folder, states):
     with Checkpoints(folder) as checkpoints:
         checkpoints.save(states[3], KEY)

@@ -176,6 +176,14 @@ def test_what_may_change_is_handed_back_in_words(tmp_path):
     assert changes == {"lr": "0.0002 in the run, 0.0001 now", "data.number": "3 in the run, 2 now"}
 
 
+def test_what_may_not_change_is_accepted_with_override(tmp_path):
+    folder = make_run_folder(tmp_path, "x", {"lr": 2e-4, "channels": 4})
+    with pytest.raises(ValueError, match=r"channels: 4 in the run, 8 now\n.* or accept them with override=True"):
+        check_same_config(folder, {"lr": 2e-4, "channels": 8})
+    changes = check_same_config(folder, {"lr": 2e-4, "channels": 8}, override=True)
+    assert changes == {"channels": "4 in the run, 8 now"}
+
+
 def test_new_settings_replace_the_old_which_are_kept(tmp_path):
     folder = make_run_folder(tmp_path, "x", {"lr": 2e-4})
     update_config(folder, {"lr": 2e-4}, 3)

@@ -64,10 +64,11 @@ def train(knobs, *, loss=loss, batch_of=batch_of, devices=None, after_step=lambd
                     state, metrics = step(state, shard_batch(batch, mesh), key)
                     record(metrics, batch["index"])
                     after_step(n)
-                    if stop.requested or (n + 1) % knobs.save_every == 0 or n + 1 == knobs.duration:
+                    stopping = stop.requested  # asked once: a signal may come at any moment
+                    if stopping or (n + 1) % knobs.save_every == 0 or n + 1 == knobs.duration:
                         record.flush()
                         checkpoints.save(state, key, {"seed": knobs.seed})
-                    if stop.requested:
+                    if stopping:
                         break
             except NonFiniteLoss:
                 checkpoints.save(state, key, {"seed": knobs.seed})

@@ -1,0 +1,203 @@
+"""Real processes, killed and stopped: what goes on afterwards is what would have been, bit for bit."""
+
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+from surviving_run import like
+
+from hamflow.training import Checkpoints, read_stats
+
+HERE = pathlib.Path(__file__).parent
+
+
+def start(mode, *folders_and_steps, **options):
+    path = os.pathsep.join([str(HERE), *sys.path])
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", str(HERE / "surviving_run.py"), mode, *map(str, folders_and_steps)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}, **options,
+    )  # fmt: skip
+
+
+def finish(child):
+    out, err = child.communicate(timeout=120)
+    assert child.returncode == 0, err
+    assert err == ""
+    return out.splitlines()
+
+
+def complete_steps(folder):
+    """The steps there is a complete checkpoint of; those that orbax is writing have another name."""
+    return sorted(int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal())
+
+
+def half_written(folder):
+    return [path.name for path in (folder / "checkpoints").glob("*") if not path.name.isdecimal()]
+
+
+def restored(folder, step=None):
+    """All there is in a checkpoint, as bytes, and the log up to it."""
+    with Checkpoints(folder / "checkpoints", keep=10_000) as checkpoints:
+        state, key, position = checkpoints.restore(*like(), step=step)
+    leaves = jax.tree.leaves(eqx.filter((state, jax.random.key_data(key)), eqx.is_array))
+    log = [(line["step"], line["images"], line["loss"]) for line in read_stats(folder / "stats.jsonl")]
+    return [np.asarray(leaf).tobytes() for leaf in leaves], position, log[: int(state.step)]
+
+
+def check_halves(tmp_path, counts, processes):
+    """`n` steps, a new process, and `n` more, against 2 n steps without a break."""
+    folders = [tmp_path / str(n) for n in counts]
+    straight = tmp_path / "straight"
+    finish(start("last", *(argument for pair in zip(folders, counts, strict=True) for argument in pair)))
+    finish(start(",".join(str(2 * n) for n in counts), straight, 2 * max(counts)))
+    rest = [(folder, 2 * n) for n, folder in zip(counts, folders, strict=True)]
+    for pairs in [[pair] for pair in rest] if processes else [rest]:
+        finish(start("last", *(argument for pair in pairs for argument in pair)))
+    for n, folder in zip(counts, folders, strict=True):
+        assert complete_steps(folder) == [n, 2 * n]
+        assert restored(folder) == restored(straight, 2 * n)
+        assert [step for step, _, _ in restored(folder)[2]] == list(range(2 * n))
+
+
+def test_two_halves_are_the_whole(tmp_path):
+    """In the middle of an epoch, before and after the batch in which one ends, and where one ends with a batch."""
+    check_halves(tmp_path, [3, 6, 7, 32], processes=False)
+
+
+@pytest.mark.soak
+def test_two_halves_are_the_whole_for_every_step_of_an_epoch(tmp_path):
+    check_halves(tmp_path, [*range(1, 14), 32], processes=True)
+
+
+def kill_often(folder, num_kills, seed):
+    """Kill a training that saves all the time; how often it was in the middle of a save, and where it had got to."""
+    rng, in_a_save, newest = random.Random(seed), 0, 0
+    for number in range(num_kills):
+        child = start("each", folder, 100_000)
+        if number % 5 == 4:  # anywhere, while it starts and reads too
+            time.sleep(rng.uniform(0.0, 3.0))
+        else:
+            assert child.stdout.readline() == f"from {newest}\n", child.stderr.read()
+            deadline = time.monotonic() + rng.uniform(0.05, 0.6)
+            while time.monotonic() < deadline:
+                time.sleep(0.002)
+            if number % 2:  # as soon as a save has begun
+                while not half_written(folder):
+                    time.sleep(0.0005)
+                time.sleep(rng.uniform(0.0, 0.01))
+        child.kill()
+        child.communicate()
+        assert child.returncode == -signal.SIGKILL
+        in_a_save += bool(half_written(folder))
+        newest = max(complete_steps(folder), default=0)
+    return in_a_save, newest
+
+
+def check_kills(tmp_path, num_kills, seed):
+    in_a_save, newest = kill_often(tmp_path / "killed", num_kills, seed)
+    assert in_a_save > 0
+    assert newest > 0
+    lines = finish(start("each", tmp_path / "killed", newest + 3))
+    # It reopens at the newest complete step, and saves the step again in whose saving it was killed.
+    assert lines == [f"from {newest}", *(f"step {newest + i}" for i in (1, 2, 3))]
+    finish(start("last", tmp_path / "straight", newest + 3))
+    assert restored(tmp_path / "killed") == restored(tmp_path / "straight")
+    assert half_written(tmp_path / "killed") == []
+    for step in complete_steps(tmp_path / "killed"):
+        restored(tmp_path / "killed", step)
+    return in_a_save, newest
+
+
+def test_killed_at_any_moment(tmp_path):
+    check_kills(tmp_path, 4, seed=0)
+
+
+@pytest.mark.soak
+def test_killed_at_fifty_moments(tmp_path):
+    start = time.monotonic()
+    in_a_save, newest = check_kills(tmp_path, 50, seed=1)
+    print(f"50 kills, {in_a_save} of them in a save, {newest} steps, {time.monotonic() - start:.0f} s")
+
+
+def test_sigterm_saves_leaves_with_143_and_loses_no_step(tmp_path):
+    child = start("last", tmp_path / "run", 100_000)
+    while child.stdout.readline() != "step 40\n":
+        assert child.poll() is None
+    child.terminate()
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == 143
+    assert "SIGTERM: finishing this step, then saving. Once more to leave at once." in err
+    last = int(out.split()[-1]) if out else 40
+    assert complete_steps(tmp_path / "run") == [last]
+    assert len(restored(tmp_path / "run")[2]) == last
+    finish(start("last", tmp_path / "run", last + 5, tmp_path / "straight", last + 5))
+    assert restored(tmp_path / "run") == restored(tmp_path / "straight")
+
+
+FULL = """
+import resource, sys
+import jax, jax.numpy as jnp, optax
+from hamflow.training import Checkpoints, init_state
+
+folder, big = sys.argv[1], 300_000
+state = init_state({"w": jax.random.normal(jax.random.key(0), (big,))}, optax.sgd(0.1))
+key = jax.random.key(1)
+def after(n):
+    return type(state)(state.model, state.ema, state.opt_state, jnp.asarray(n, jnp.int32), state.images, state.finite)
+with Checkpoints(folder) as checkpoints:
+    checkpoints.save(after(1), key)
+try:
+    with Checkpoints(folder) as checkpoints:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        checkpoints.save(after(2), key)
+except OSError as error:
+    print(type(error).__name__, error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+with Checkpoints(folder) as checkpoints:
+    found, _, _ = checkpoints.restore(after(0), key)
+    print(checkpoints.steps(), int(found.step), bool((found.model["w"] == state.model["w"]).all()))
+    checkpoints.save(after(2), key)
+    print(int(checkpoints.restore(after(0), key)[0].step))
+"""
+
+
+def test_a_file_that_can_grow_no_further_ends_clearly_and_harms_nothing_older(tmp_path):
+    """As on a full disk, from the operating system itself."""
+    path = os.pathsep.join(sys.path)
+    ended = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path / "checkpoints")],
+        capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    said, kept, again = ended.stdout.splitlines()
+    assert said.startswith(f"OSError A checkpoint could not be written to {tmp_path / 'checkpoints'}: ")
+    assert said.endswith("Those before it are as they were: mend that, and resume.")
+    assert "File too large" in said
+    assert kept == "[1] 1 True"
+    assert again == "2"
+
+
+def test_a_cut_file_in_the_newest_and_the_way_back(tmp_path):
+    """Moved away as the message says, the run goes on from the one before, and ends where it would have."""
+    run = tmp_path / "run"
+    finish(start("each", run, 6, tmp_path / "straight", 9))
+    files = [path for path in (run / "checkpoints" / "6" / "state").rglob("*") if path.is_file()]
+    shard = max(files, key=lambda path: path.stat().st_size)
+    shard.write_bytes(shard.read_bytes()[:-3])
+    child = start("each", run, 9)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert f"checkpoint {run / 'checkpoints' / '6'} is damaged" in err
+    assert "Step 5 is good: move 6 away to resume from there." in err
+    shutil.move(run / "checkpoints" / "6", tmp_path / "6")
+    assert finish(start("each", run, 9))[0] == "from 5"
+    assert restored(run) == restored(tmp_path / "straight")

@@ -19,6 +19,7 @@ import numpy as np
 
 from hamflow._types import Array, Key, PyTree, checked
 from hamflow.serialization import write_atomically
+from hamflow.training.gradient import grouped
 from hamflow.training.origin import NonFiniteOrigin, find_origin
 from hamflow.training.recorder import NonFiniteLoss
 
@@ -90,11 +91,12 @@ def replay(
     model: PyTree,
     *,
     trainable: PyTree = eqx.is_inexact_array,
+    rows_together: int | None = None,
     batch: PyTree = None,
 ) -> NonFiniteOrigin | None:
     """Run the step of a bundle again, operation by operation, and say where its first number went wrong.
 
-    - `loss`, `trainable`: as given to `make_step`.
+    - `loss`, `trainable`, `rows_together`: as given to `make_step`.
     - `model`: of the same structure as that of the run; its arrays are replaced by those of the bundle.
     - `batch`: in place of that of the bundle; needed where there is none.
 
@@ -112,6 +114,7 @@ def replay(
     if batch is None:
         raise ValueError(f"{bundle} has no batch: give batch=, that of the indices {about['batch_indices']}.")
     model = _replace(model, _arrays(pathlib.Path(bundle) / "model.npz"), bundle)
+    loss = loss if rows_together is None else grouped(loss, rows_together)
     return find_origin(loss, model, batch, jax.random.fold_in(about["key"], about["step"]), trainable=trainable)
 
 

@@ -53,8 +53,7 @@ def gradient(
     size = batch_size(batch)
     check_batch_size(size, num_devices, microbatches=microbatches, rows_together=rows_together)
     total = size // rows_together
-    groups = jax.tree.map(lambda x: jnp.reshape(x, (total, rows_together, *x.shape[1:])), batch)
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(total))
+    groups, keys = _groups(batch, key, total)
     arrays, constants = eqx.partition(rest, eqx.is_array)
 
     def of_groups(trained: PyTree, arrays: PyTree, groups: PyTree, keys: Array) -> _Results:
@@ -64,6 +63,17 @@ def gradient(
     if mesh is not None and num_devices > 1:
         of_groups = _on_every_device(of_groups, mesh)
     return of_groups(trained, arrays, groups, keys)
+
+
+def grouped(loss: Loss, rows_together: int) -> Loss:
+    """The loss of a batch as a step with `rows_together` sees it: the mean over groups, each with a key of its own."""
+
+    def of_batch(model: Any, batch: Any, key: Key[Array, ""]) -> tuple[Scalar, dict[str, Any]]:
+        groups, keys = _groups(batch, key, batch_size(batch) // rows_together)
+        values, metrics = jax.vmap(lambda rows, key: _arrays_of(loss)(model, rows, key))(groups, keys)
+        return jnp.mean(values), {name: jnp.mean(each) for name, each in metrics.items()}
+
+    return of_batch
 
 
 def batch_size(batch: PyTree) -> int:
@@ -93,6 +103,20 @@ def _check_metrics(metrics: dict[str, Any]) -> None:
             raise ValueError(f"The metric {name!r} of the loss has the shape {jnp.shape(metric)}: metrics are scalars.")
 
 
+def _groups(batch: PyTree, key: Key[Array, ""], total: int) -> tuple[PyTree, Array]:
+    groups = jax.tree.map(lambda x: jnp.reshape(x, (total, x.shape[0] // total, *x.shape[1:])), batch)
+    return groups, jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(total))
+
+
+def _arrays_of(loss: Loss) -> Loss:
+    def of_group(model: Any, rows: PyTree, key: Key[Array, ""]) -> tuple[Scalar, dict[str, Any]]:
+        value, metrics = loss(model, rows, key)
+        _check_metrics(metrics)
+        return value, {name: jnp.asarray(metric, value.dtype) for name, metric in metrics.items()}
+
+    return of_group
+
+
 def _of_groups(
     loss: Loss, trained: PyTree, rest: PyTree, groups: PyTree, keys: Array, *, microbatches: int, total: int
 ) -> _Results:
@@ -101,13 +125,7 @@ def _of_groups(
     def of_one(groups: PyTree, keys: Array) -> _Results:
         def objective(trained: PyTree) -> tuple[Scalar, dict[str, Any]]:
             model = eqx.combine(trained, rest)
-
-            def of_group(rows: PyTree, key: Array) -> tuple[Scalar, dict[str, Any]]:
-                value, metrics = loss(model, rows, key)
-                _check_metrics(metrics)
-                return value, {name: jnp.asarray(metric, value.dtype) for name, metric in metrics.items()}
-
-            values, metrics = jax.vmap(of_group)(groups, keys)
+            values, metrics = jax.vmap(lambda rows, key: _arrays_of(loss)(model, rows, key))(groups, keys)
             return jnp.sum(values) / total, {name: jnp.sum(each) / total for name, each in metrics.items()}
 
         (value, metrics), grads = eqx.filter_value_and_grad(objective, has_aux=True)(trained)

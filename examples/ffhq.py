@@ -26,10 +26,11 @@ import contextlib
 import dataclasses
 import json
 import math
+import signal
 import sys
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -90,6 +91,12 @@ class Config:
     beta2: float = 0.99  # of Adam's second moment; .999 for runs of many thousand steps
     ema: float = 0.5  # half-life of the average model, millions of images (EDM's ramp-up shortens it early on)
     seed: int = 0
+    # Devices: no part of what a run is, see docs/scaling.md
+    mesh: str = ""  # such as data=4,fsdp=2; all devices along data if not given
+    microbatches: int = 1  # pieces in which a device takes its part of a batch, to save memory
+    coordinator: str | None = None  # of several processes that nothing like Slurm tells of each other: host:port
+    num_processes: int | None = None  # how many they are
+    process_id: int | None = None  # and which this is, from 0
     # Output
     outdir: Path = Path("runs")
     save_every: float = 0.02  # millions of images between checkpoints
@@ -106,7 +113,10 @@ class Config:
     smoke: bool = False  # two tiny steps of everything, to see that it runs
 
 
-ONCE = {"resume", "changed_data", "override", "replay", "dry_run", "smoke"}  # of one command, no settings of a run
+ONCE = {  # of one command, no settings of a run
+    *("resume", "changed_data", "override", "replay", "dry_run", "smoke"),
+    *("mesh", "microbatches", "coordinator", "num_processes", "process_id"),
+}
 LATER = {"keep", "keep_every", "on_nonfinite"}  # not in the oldest runs, which go on with what they are by default
 FREE = (
     LATER
@@ -116,7 +126,7 @@ FREE = (
     }
 )
 RANGES = {  # where each lies, without the upper end; the network checks its own
-    **dict.fromkeys(("resolution", "batch", "keep", "num_samples", "sampling_steps"), (1, math.inf)),
+    **dict.fromkeys(("resolution", "batch", "microbatches", "keep", "num_samples", "sampling_steps"), (1, math.inf)),
     **dict.fromkeys(("duration", "save_every"), (1e-6, math.inf)),  # at least one picture
     **dict.fromkeys(("dropout", "label_dropout", "momentum", "beta2"), (0, 1)),
     **dict.fromkeys(("lr_rampup", "ema", "seed", "keep_every"), (0, math.inf)),
@@ -128,6 +138,11 @@ FLAGS = {  # what the library's messages say, and what it is called here
     "resolution": "--resolution",
     "A batch of": "--batch",
     "batch_size": "--batch",
+    "The mesh has": "--mesh:",
+    "A mesh of": "--mesh",
+    "num_processes": "--num-processes",
+    "process_id": "--process-id",
+    "coordinator": "--coordinator",
     "attention_resolutions=()": "no --attention",
     "attention_resolutions": "--attention",
     "base_channels": "--channels",
@@ -161,20 +176,23 @@ def main(config: Config) -> Path | None:
 def train(config: Config, held: contextlib.ExitStack) -> Path | None:
     """`main`, with a place for what is let go of at the end: the lock of the run folder."""
     training.check_ranges(config, RANGES)
+    training.join_processes(config.coordinator, config.num_processes, config.process_id)
 
     # -- data --------------------------------------------------------------------------------------------------------
     path = config.data or embedded_faces()
     source = open_images(path, config.resolution, labels=config.cond, skip_corrupt=config.skip_corrupt)
     if source.skipped:
         names = sorted(source.skipped)
-        print(f"skipped {count(len(names), 'picture')}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
-    mesh = training.device_mesh()
-    training.check_batch_size(config.batch, mesh)
+        say(f"skipped {count(len(names), 'picture')}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+    sizes = training.parse_mesh(config.mesh)
+    mesh = training.device_mesh(data=sizes.get("data"), fsdp=sizes.get("fsdp", 1))
+    training.check_batch_size(config.batch, mesh, microbatches=config.microbatches)
     num_steps = max(round(config.duration * 1e6 / config.batch), 1)
+    first = training.is_first_process()  # of several, which makes folders, logs and prints
     name = f"{source.name}-{config.resolution}-{'cond' if config.cond else 'uncond'}-{config.flow}"
     classes = f" in {count(source.num_classes, 'class', 'classes')}" if config.cond else ""
     steps_of = f"{count(num_steps, 'step')} of {config.batch}"
-    print(f"{count(len(source), 'picture')}{classes} from {path}, {steps_of} on {count(mesh.size, 'device')}")
+    say(f"{count(len(source), 'picture')}{classes} from {path}, {steps_of} on {count(mesh.size, 'device')}")
     # What the pictures or the batch size are refused for is said here, before a folder is made.
     batches(source, config.batch, seed=config.seed).close()
     with contextlib.closing(batches(source, min(1024, len(source)), seed=config.seed)) as stream:
@@ -205,7 +223,7 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
     # Of a resumed run these are as they were, whichever pictures are in the sample now.
     model = eqx.tree_at(lambda m: (m.data_mean, m.data_std), model, (settings["data_mean"], settings["data_std"]))
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(network, eqx.is_inexact_array)))
-    print(f"{config.flow} flow, U-Net of {num_parameters / 1e6:.2f} M parameters")
+    say(f"{config.flow} flow, U-Net of {num_parameters / 1e6:.2f} M parameters")
 
     def loss(model, batch, key):
         key_flip, key_loss, key_labels = jr.split(key, 3)
@@ -229,24 +247,36 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
         optimizer = optax.adam(schedule, b2=config.beta2)
     ema = training.ExponentialMovingAverage(config.ema * 1e6)
     trainable = model.trainable()
-    state = training.replicate(training.init_state(model, optimizer, trainable=trainable), mesh)
+    state = training.init_state(model, optimizer, trainable=trainable)
+    sharding = training.state_sharding(state, mesh)
+    state = training.shard(state, sharding)
     step = training.make_step(
-        loss, optimizer, ema, trainable=trainable, sharding=training.replicated(mesh), on_nonfinite=config.on_nonfinite
+        loss,
+        optimizer,
+        ema,
+        trainable=trainable,
+        sharding=sharding,
+        microbatches=config.microbatches,
+        rows_together=1,  # a row's random numbers depend on its place in the batch, not on devices or microbatches
+        on_nonfinite=config.on_nonfinite,
     )
 
     if config.replay is not None:
-        print(training.replay(config.replay, loss, model, trainable=trainable) or "This time every number is finite.")
+        origin = training.replay(config.replay, loss, model, trainable=trainable, rows_together=1)
+        say(origin or "This time every number is finite.")
         return None
 
     # -- run folder --------------------------------------------------------------------------------------------------
     if config.dry_run:
         training.check_outdir(config.resume or config.outdir)
-        print(json.dumps(dataclasses.asdict(config), indent=2, default=str))
+        say(json.dumps(dataclasses.asdict(config), indent=2, default=str))
         return None
     folder = config.resume
     if folder is None:
-        folder = training.make_run_folder(config.outdir, f"{name}-batch{config.batch}-seed{config.seed}", settings)
-    held.enter_context(training.lock_run(folder))
+        name = f"{name}-batch{config.batch}-seed{config.seed}"
+        folder = training.from_first_process(lambda: str(training.make_run_folder(config.outdir, name, settings)))
+    folder = Path(folder)
+    training.from_first_process(lambda: held.enter_context(training.lock_run(folder)) and None)
     save_steps = max(round(config.save_every * 1e6 / config.batch), 1)
     keep_steps = max(round(config.keep_every * 1e6 / config.batch / save_steps), 1) * save_steps
     checkpoints = training.Checkpoints(
@@ -256,36 +286,49 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
         state, key_train, saved = checkpoints.restore(state, key_train)
         # The settings were compared already, and may say that the order changes here; a batch of another size may not.
         position(config, source, state).check(saved, allow={"seed", "num_examples"})
-        print(f"resumed {folder} after {count(int(state.step), 'step')}")
+        say(f"resumed {folder} after {count(int(state.step), 'step')}")
     start_step = int(state.step)
     if start_step >= num_steps:
-        print(f"it has the {count(num_steps, 'step')} asked for already: no training, only samples")
-    elif changes:
+        say(f"it has the {count(num_steps, 'step')} asked for already: no training, only samples")
+    elif changes and first:
         training.update_config(folder, settings, start_step)
         if "duration" in changes and config.lr_decay:
-            print("the learning rate follows the schedule of the new duration from here on")
+            say("the learning rate follows the schedule of the new duration from here on")
 
     # -- loop --------------------------------------------------------------------------------------------------------
-    stats = training.StatsLog(folder / "stats.jsonl", first_step=start_step)
-    if stats.num_damaged:
-        print(f"{stats.path}: left out {count(stats.num_damaged, 'line')} that cannot be read")
-    progress = training.Progress(max(num_steps, start_step), first_step=start_step)
-    record = training.Recorder(
-        stats.write, progress.update, on_nonfinite=config.on_nonfinite, on_skip=lambda skipped: print(skipped)
+    stream = batches(
+        source,
+        config.batch,
+        seed=config.seed,
+        start_step=start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
     )
-    stream = batches(source, config.batch, seed=config.seed, start_step=start_step)
-    started, unreadable = time.monotonic(), None
-    with training.StopOnSignal() as stop, checkpoints, stats, progress:
+    feed = training.feed(stream, mesh)
+    started, unreadable, stopped = time.monotonic(), None, False
+    with training.StopOnSignal() as stop, checkpoints, contextlib.ExitStack() as shown:
+        writers = []
+        if first:
+            stats = shown.enter_context(training.StatsLog(folder / "stats.jsonl", first_step=start_step))
+            if stats.num_damaged:
+                print(f"{stats.path}: left out {count(stats.num_damaged, 'line')} that cannot be read")
+            progress = shown.enter_context(training.Progress(max(num_steps, start_step), first_step=start_step))
+            writers = [stats.write, progress.update]
+        record = training.Recorder(*writers, on_nonfinite=config.on_nonfinite, on_skip=say)
+        should_stop = training.StopTogether(stop, mesh)
         try:
             for n in range(start_step, num_steps):
                 try:
-                    batch = next(stream)
+                    read, batch = next(feed)
                 except (UnreadableImageError, OSError) as error:
                     unreadable = error
+                    if jax.process_count() > 1:  # the others wait for this batch, and cannot save with us
+                        sys.exit(f"{error}\nAll processes end here. The last checkpoint is good.")
                     break
-                state, metrics = step(state, training.shard_batch(batch, mesh), key_train)
-                record(metrics, batch["index"], batch=batch)
-                if stop.requested:
+                state, metrics = step(state, batch, key_train)
+                record(metrics, read["index"], batch=read)
+                stopped = should_stop()
+                if stopped:
                     break
                 if (n + 1) % save_steps == 0:
                     record.flush()
@@ -293,7 +336,10 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
             record.flush()
         except training.NonFiniteLoss as error:
             checkpoints.save(state, key_train, position(config, source, state).to_json())
-            bundle = training.save_bundle(folder, error, state.model, key_train)
+            found = training.gather(state.model, mesh)
+            if not first:
+                sys.exit(1)
+            bundle = training.save_bundle(folder, error, found, key_train)
             sys.exit(
                 f"{error}\nTo see in which layer it began:\n"
                 f"  {training.resume_command(folder, '--replay', str(bundle))}\n"
@@ -313,29 +359,31 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
             f"  {training.resume_command(folder, '--skip-corrupt')}\n"
             f"Or mend it, and go on with:\n  {training.resume_command(folder, '--changed-data')}"
         )
-    if stop.signal is not None:
-        print(f"Stopped. {so_far} To go on:\n  {training.resume_command(folder)}", file=sys.stderr)
-        sys.exit(stop.exit_code)
+    if stopped:
+        say(f"Stopped. {so_far} To go on:\n  {training.resume_command(folder)}", file=sys.stderr)
+        sys.exit(stop.exit_code or 128 + signal.SIGTERM)  # it was another process that was told
     if start_step < num_steps:
         seconds = time.monotonic() - started
         rate = (num_steps - start_step) * config.batch / seconds
-        print(f"{rate:.1f} images/s over {seconds:.0f} s, compilation included")
+        say(f"{rate:.1f} images/s over {seconds:.0f} s, compilation included")
 
     # -- samples -----------------------------------------------------------------------------------------------------
     with training.exit_on_interrupt(f"Stopped. {so_far} For its samples:\n  {training.resume_command(folder)}"):
-        write_results(config, folder, state.ema, flow, source.num_classes, key_sample)
+        # Of several processes all draw the same samples, so that none has to wait for long, and the first writes them.
+        write_results(config, folder, training.gather(state.ema, mesh), flow, source.num_classes, key_sample)
     evaluations = 2 * config.sampling_steps - 1
-    print(f"{folder / 'samples.png'}: {count(config.num_samples, 'sample')} of {count(evaluations, 'evaluation')} each")
+    say(f"{folder / 'samples.png'}: {count(config.num_samples, 'sample')} of {count(evaluations, 'evaluation')} each")
     return folder
 
 
-def write_results(config: Config, folder: Path, ema, flow: hf.Flow, num_classes: int, key: jax.Array) -> None:
+def write_results(config: Config, folder: Path, model, flow: hf.Flow, num_classes: int, key: jax.Array) -> None:
     """The average model, a grid of its samples, and the curve of the loss."""
-    model = jax.tree.map(lambda leaf: jax.device_put(leaf, jax.devices()[0]) if eqx.is_array(leaf) else leaf, ema)
-    hf.save(folder / "model.safetensors", model)
     shape = (config.num_samples, 3, config.resolution, config.resolution)
     labels = jnp.arange(config.num_samples) % num_classes if config.cond else None
     samples = hf.generate(model, flow, key, shape, config.sampling_steps, condition=labels)
+    if not training.is_first_process():
+        return
+    hf.save(folder / "model.safetensors", model)
     save_png(folder / "samples.png", image_grid(samples))
     history = [line for line in training.read_stats(folder / "stats.jsonl") if {"images", "loss"} <= line.keys()]
     figure, ax = plt.subplots(figsize=(6, 4))
@@ -360,15 +408,21 @@ def take_up(config: Config, settings: dict) -> dict[str, str]:
         hint = "\nIf the pictures were moved or mended, add --changed-data." if "pictures." in str(error) else ""
         raise ValueError(f"{error}{hint}") from None
     for name, words in changes.items():
-        print(f"{name}: {words}")
+        say(f"{name}: {words}")
     if changes.keys() & {"pictures.number", "seed"}:
-        print("the order of the pictures changes from here on; the number of steps is kept")
+        say("the order of the pictures changes from here on; the number of steps is kept")
     return changes
 
 
 def position(config: Config, source: AbstractImages, state: training.TrainState) -> training.DataPosition:
     """The place in the pictures after the steps that a state has made."""
     return training.DataPosition(config.seed, int(state.step), config.batch, len(source))
+
+
+def say(*words: object, **options: Any) -> None:
+    """Print, in the first of several processes."""
+    if training.is_first_process():
+        print(*words, **options)
 
 
 def len_of(pictures: object) -> int:

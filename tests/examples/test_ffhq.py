@@ -192,7 +192,7 @@ def test_labels_are_dropped_with_cond(ffhq, tiny, monkeypatch, tmp_path):
         raise RuntimeError(f"{labels.shape} {rate} {num_classes}")
 
     monkeypatch.setattr(hf, "drop_labels", found)
-    with pytest.raises(RuntimeError, match=r"\(4,\) 0\.2 3"):
+    with pytest.raises(RuntimeError, match=r"\(1,\) 0\.2 3"):
         ffhq.main(dataclasses.replace(tiny, outdir=tmp_path, label_dropout=0.2))
 
 
@@ -288,13 +288,14 @@ def test_replay_says_where_it_began(ffhq, finished, command, tmp_path, capsys):
 
 
 def test_sigterm_ends_with_143_and_loses_no_step(ffhq, tiny, monkeypatch, tmp_path, capsys):
-    real = ffhq.training.shard_batch
+    real = ffhq.training.feed
 
-    def shard_batch(batch, mesh):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return real(batch, mesh)
+    def feed(batches, mesh):
+        for pair in real(batches, mesh):
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield pair
 
-    monkeypatch.setattr(ffhq.training, "shard_batch", shard_batch)
+    monkeypatch.setattr(ffhq.training, "feed", feed)
     with pytest.raises(SystemExit) as stop:
         ffhq.main(dataclasses.replace(tiny, outdir=tmp_path))
     assert stop.value.code == 143
@@ -456,13 +457,14 @@ def test_ctrl_c_while_it_reads(ffhq, command, monkeypatch, capsys):
 
 def test_ctrl_c_in_the_training_and_in_the_sampling(ffhq, tiny, command, monkeypatch, tmp_path, capsys):
     outdir = tmp_path / "my runs"
-    real = ffhq.training.shard_batch
+    real = ffhq.training.feed
 
-    def shard_batch(batch, mesh):
-        os.kill(os.getpid(), signal.SIGINT)
-        return real(batch, mesh)
+    def feed(batches, mesh):
+        for pair in real(batches, mesh):
+            os.kill(os.getpid(), signal.SIGINT)
+            yield pair
 
-    monkeypatch.setattr(ffhq.training, "shard_batch", shard_batch)
+    monkeypatch.setattr(ffhq.training, "feed", feed)
     with pytest.raises(SystemExit) as stop:
         ffhq.main(dataclasses.replace(tiny, outdir=outdir))
     (folder,) = outdir.iterdir()

@@ -11,6 +11,7 @@ from hamflow.data.fingerprint import fingerprint as fingerprint
 from hamflow.data.folder import FolderImages as FolderImages
 from hamflow.data.grid import image_grid as image_grid, save_png as save_png
 from hamflow.data.images import AbstractImages as AbstractImages
+from hamflow.data.in_order import batches_in_order as batches_in_order
 from hamflow.data.labels import MissingLabelsError as MissingLabelsError
 from hamflow.data.loader import batches as batches, epoch_order as epoch_order, stream_indices as stream_indices
 from hamflow.data.neighbours import (

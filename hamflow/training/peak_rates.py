@@ -9,6 +9,7 @@ import jax.numpy as jnp
 # Dense matrix products of bfloat16 (float16 where there is no bfloat16), operations a second, of one jax device.
 # The makers' figures; where theirs is "with sparsity", half of it. More words may follow a name.
 _PEAK_RATES = {
+    "NVIDIA GB200": 2.5e15,  # NVIDIA GB200 NVL72 data sheet, a 72nd of it
     "NVIDIA B200": 2.25e15,  # NVIDIA Blackwell architecture technical brief, HGX B200 per GPU
     "NVIDIA GH200": 989.5e12,  # NVIDIA GH200 Grace Hopper Superchip data sheet
     "NVIDIA H200 NVL": 835.5e12,  # NVIDIA H200 Tensor Core GPU data sheet
@@ -46,6 +47,8 @@ def peak_rate(device: Any = None) -> float | None:
     `device` is one of `jax.devices()`, by default the first. The list goes by `device.device_kind`.
     """
     kind = (jax.devices()[0] if device is None else device).device_kind
+    if "MIG" in kind:
+        return None  # a part of a device, of any size
     known = [name for name in _PEAK_RATES if kind == name or kind.startswith((f"{name} ", f"{name}-"))]
     return _PEAK_RATES[max(known, key=len)] if known else None
 

@@ -102,10 +102,10 @@ def test_memorisation_tells_copies_from_new_pictures():
 def test_the_ratio_by_hand():
     index = np.zeros((3, 1), np.int64)
     samples = Neighbours(index, np.array([[1.0], [4.0], [0.5]]))
-    held_out = Neighbours(index, np.array([[3.0], [2.0], [1.5]]))
+    held_out = Neighbours(index, np.array([[3.0], [2.0], [0.75]]))
     found = memorisation(samples, held_out)
     np.testing.assert_array_equal(found.ratios, [0.5, 2.0, 0.25])
-    assert (found.ratio, found.smallest, found.num_suspects) == (0.5, 2, 2)
+    assert (found.ratio, found.smallest, found.num_suspects) == (0.5, 2, 1)
     with pytest.raises(ValueError, match="Half of the held-out pictures are training pictures"):
         memorisation(samples, Neighbours(index, np.array([[0.0], [0.0], [1.5]])))
 

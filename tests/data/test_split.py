@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from hamflow.data import AbstractImages, SubsetImages, batches, split_source
+from hamflow.data import AbstractImages, SubsetImages, batches, batches_in_order, split_source
 
 
 class Numbered(AbstractImages):
@@ -73,6 +73,18 @@ def test_each_picture_is_held_out_equally_often():
     """
     counts = sum(np.bincount(split_source(Numbered(40), 10, seed=s)[1].indices, minlength=40) for s in range(1000))
     assert ((counts - 250) ** 2 / 250).sum() < 82.0
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(4, [4, 4, 2]), (5, [5, 5]), (20, [10])])
+def test_in_order_every_picture_comes_once(size, sizes):
+    _, kept_back = split_source(Numbered(40), 10)
+    found = list(batches_in_order(kept_back, size))
+    assert [len(batch["image"]) for batch in found] == sizes
+    assert np.concatenate([batch["image"][:, 0, 0, 0] for batch in found]).tolist() == kept_back.indices.tolist()
+    assert np.concatenate([batch["label"] for batch in found]).tolist() == (kept_back.indices % 5).tolist()
+    assert np.concatenate([batch["index"] for batch in found]).tolist() == list(range(10))
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        batches_in_order(kept_back, 0)
 
 
 @pytest.mark.parametrize("held_out", [0, 10, -1, 0.0, 1.0, 0.01, 0.99, float("nan"), True])

@@ -17,7 +17,9 @@ from hamflow.training import use_compilation_cache
 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-jax.jit(lambda x: x + 1)(jnp.ones(3))           # jax has decided by now that there is no cache
+jax.jit(lambda x: x + 1)(jnp.ones(3))           # jax has looked for a cache by now, and found none,
+use_compilation_cache(sys.argv[1] + "-before")
+jax.jit(lambda x: x + 2)(jnp.ones(3))           # or another one
 print(use_compilation_cache(sys.argv[1]))
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("cache_hits") else None)

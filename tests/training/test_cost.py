@@ -80,6 +80,8 @@ def device(kind, platform="gpu"):
         ("NVIDIA L4", 121e12),
         ("TPU v5 lite", 197e12),
         ("TPU v5", 459e12),
+        ("NVIDIA GB200", 2.5e15),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None),
         ("NVIDIA A10G", None),  # no A10
         ("NVIDIA L400", None),
         ("cpu", None),

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import quad
+from scipy.optimize import minimize
 
 from hamflow.training import PowerFunctionAverage, reconstruct_average, reconstruction_weights
 
@@ -28,8 +29,8 @@ def test_a_stored_average_is_itself():
     assert error < 1e-6
 
 
-def test_the_weights_are_those_of_least_squares():
-    # The profiles themselves on a fine grid, and a general solver.
+def test_the_weights_are_those_of_least_squares_with_the_sum_one():
+    # The inner products by quadrature, and a general minimiser.
     averages, images = [NARROW, WIDE, WIDE], [3.0, 2.0, 3.0]
     wanted = PowerFunctionAverage.from_relative_width(0.07)
     stored = list(zip(averages, images, strict=True))
@@ -40,11 +41,24 @@ def test_the_weights_are_those_of_least_squares():
 
     a = np.array([[product(one, other) for other in stored] for one in stored])
     b = np.array([product(one, (wanted, 2.5)) for one in stored])
-    expected = np.linalg.solve(a, b)
-    weights, error = reconstruction_weights(averages, images, wanted, 2.5)
-    np.testing.assert_allclose(weights, expected, rtol=1e-6)
     norm = product((wanted, 2.5), (wanted, 2.5))
-    assert error == pytest.approx(np.sqrt(1 - b @ expected / norm), rel=1e-5)
+
+    def distance(two):
+        w = np.append(two, 1 - sum(two))
+        return (norm - 2 * w @ b + w @ a @ w) / norm
+
+    best = minimize(distance, [0.3, 0.3], tol=1e-14)
+    weights, error = reconstruction_weights(averages, images, wanted, 2.5)
+    np.testing.assert_allclose(weights, np.append(best.x, 1 - sum(best.x)), atol=1e-5)
+    assert error == pytest.approx(np.sqrt(best.fun), rel=1e-5)
+
+
+@pytest.mark.parametrize("width", [0.02, 0.07, 0.25])
+def test_a_model_that_stands_still_is_its_own_average(width):
+    wanted = PowerFunctionAverage.from_relative_width(width)
+    models = [{"w": jnp.asarray([3.0])}] * 16
+    found = reconstruct_average(models, AVERAGES, IMAGES, wanted, 6.5, max_error=1.0)
+    np.testing.assert_allclose(found["w"], [3.0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("width", [0.06, 0.08, 0.15])

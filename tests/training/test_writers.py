@@ -77,6 +77,21 @@ def test_an_error_of_the_last_record_is_raised_at_close():
         background.close()
 
 
+def test_after_an_error_nothing_more_is_written():
+    seen = []
+
+    def write(record):
+        failing(record)
+        seen.append(record)
+
+    background = InBackground(write)
+    for n in (1, 2, 3):
+        background._queue.put(n)  # as if the loop had been faster than the error
+    with pytest.raises(OSError, match="the disk is full"):
+        background.close()
+    assert seen == [1]
+
+
 def test_an_error_of_the_loop_is_not_hidden():
     def loop():
         with InBackground(failing) as background:

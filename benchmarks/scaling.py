@@ -21,7 +21,9 @@ SIZES = {8: ("f64", "s64", "u64"), 4: ("f32", "s32", "u32"), 2: ("bf16", "f16"),
 NUMBER_OF_BYTES = {kind: size for size, kinds in SIZES.items() for kind in kinds}
 MESHES = ((1, 1, 1), (2, 1, 1), (4, 1, 1), (8, 1, 1), (8, 1, 4), (4, 2, 1), (2, 4, 1), (1, 8, 1))
 COLLECTIVE = re.compile(r" = (.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
-GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[(\d+),(\d+)\])")
+LISTED = re.compile(r"replica_groups=\{\{([\d,]+)\}")  # {{0,1},{2,3}}
+COUNTED = re.compile(r"replica_groups=\[\d+,(\d+)\]")  # [4,2]<=[8]
+NAMED = re.compile(r"replica_groups=mesh\[(.*?)\].*? \{(.*?)\}")  # mesh['a'=4,'b'=2], ... {'b'}
 
 
 def sent_by_a_device(program: str, num_devices: int) -> dict[str, float]:
@@ -33,12 +35,23 @@ def sent_by_a_device(program: str, num_devices: int) -> dict[str, float]:
             continue
         arrays = re.findall(r"([a-z]+\d+|pred)\[([\d,]*)\]", found[1])
         size = sum(NUMBER_OF_BYTES[kind] * product(shape) for kind, shape in arrays)
-        groups = GROUPS.search(line)
-        n = num_devices if not groups else len(groups[1].split(",")) if groups[1] else int(groups[3])
+        n = group_size(line, num_devices)
         share = (n - 1) / n
         cost = {"all-reduce": 2 * size * share, "reduce-scatter": size * n * share}.get(found[2], size * share)
         sent[found[2]] = sent.get(found[2], 0.0) + cost
     return sent
+
+
+def group_size(line: str, num_devices: int) -> int:
+    """How many devices take part, in any of the three ways in which XLA writes that."""
+    if found := LISTED.search(line):
+        return len(found[1].split(","))
+    if found := COUNTED.search(line):
+        return int(found[1])
+    if found := NAMED.search(line):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
+        return product(",".join(sizes[name] for name in re.findall(r"'(\w+)'", found[2])))
+    return num_devices
 
 
 def product(shape: str) -> int:

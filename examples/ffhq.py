@@ -29,6 +29,7 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import optax
 import tyro
 
@@ -47,12 +49,17 @@ from hamflow.data import (
     AbstractImages,
     UnreadableImageError,
     batches,
+    batches_in_order,
     embedded_faces,
     fingerprint,
     image_grid,
+    memorisation,
+    nearest_neighbours,
+    neighbour_grid,
     open_images,
     random_flip,
     save_png,
+    split_source,
     to_float,
 )
 from hamflow.networks.unet import UNet
@@ -70,6 +77,7 @@ class Config:
     cond: bool = False  # learn one model of all classes, by label
     label_dropout: float = 0.1  # with --cond: the share of labels left out in training, which guidance needs
     xflip: bool = False  # mirror half of the pictures
+    held_out: float = 0.05  # share of the pictures that is not trained on, but measured
     skip_corrupt: bool = False  # leave out pictures that cannot be read, and say how many
     # Flow
     flow: Literal["oscillation", "diffusion", "flow-matching", "reflection"] = "oscillation"
@@ -89,6 +97,7 @@ class Config:
     lr_decay: bool = True  # over the second half, take it to zero
     momentum: float = 0.8  # of Muon; .95 for long runs
     beta2: float = 0.99  # of Adam's second moment; .999 for runs of many thousand steps
+    ema_width: float | None = None  # in place of a half-life: an average over this share of the training, such as .1
     ema: float = 0.5  # half-life of the average model, millions of images (EDM's ramp-up shortens it early on)
     seed: int = 0
     # Devices: no part of what a run is, see docs/scaling.md
@@ -103,6 +112,11 @@ class Config:
     keep: int = 2  # how many of the latest checkpoints
     keep_every: float = 0.0  # millions of images between checkpoints that are kept for ever; 0 for none
     on_nonfinite: Literal["stop", "skip"] = "stop"  # at a loss that is not finite; ten batches in a row end the run
+    validate_every: float = 0.004  # millions of images between measurements of the held-out loss
+    snapshot_every: float = 0.0  # millions of images between grids of samples in snapshots/; 0 for none
+    tensorboard: bool = False  # write what stats.jsonl holds for TensorBoard too (needs hamflow[tensorboard])
+    wandb: str | None = None  # the project of Weights & Biases to write it to (needs wandb)
+    profile: str | None = None  # steps to trace for XProf or Perfetto, such as 10:20
     num_samples: int = 64
     sampling_steps: int = 18  # of Heun's method: twice as many evaluations, less one
     resume: Path | None = None  # a run folder
@@ -115,9 +129,9 @@ class Config:
 
 ONCE = {  # of one command, no settings of a run
     *("resume", "changed_data", "override", "replay", "dry_run", "smoke"),
-    *("mesh", "microbatches", "coordinator", "num_processes", "process_id"),
+    *("tensorboard", "wandb", "profile", "mesh", "microbatches", "coordinator", "num_processes", "process_id"),
 }
-LATER = {"keep", "keep_every", "on_nonfinite"}  # not in the oldest runs, which go on with what they are by default
+LATER = {"keep", "keep_every", "on_nonfinite", "validate_every", "snapshot_every"}  # not in the oldest runs; free
 FREE = (
     LATER
     | {"duration", "outdir", "skip_corrupt", "save_every", "num_samples", "sampling_steps"}
@@ -127,9 +141,9 @@ FREE = (
 )
 RANGES = {  # where each lies, without the upper end; the network checks its own
     **dict.fromkeys(("resolution", "batch", "microbatches", "keep", "num_samples", "sampling_steps"), (1, math.inf)),
-    **dict.fromkeys(("duration", "save_every"), (1e-6, math.inf)),  # at least one picture
-    **dict.fromkeys(("dropout", "label_dropout", "momentum", "beta2"), (0, 1)),
-    **dict.fromkeys(("lr_rampup", "ema", "seed", "keep_every"), (0, math.inf)),
+    **dict.fromkeys(("duration", "save_every", "validate_every"), (1e-6, math.inf)),  # at least one picture
+    **dict.fromkeys(("dropout", "label_dropout", "held_out", "momentum", "beta2"), (0, 1)),
+    **dict.fromkeys(("lr_rampup", "ema", "seed", "keep_every", "snapshot_every"), (0, math.inf)),
     "lr": (1e-30, math.inf),
 }
 FLAGS = {  # what the library's messages say, and what it is called here
@@ -177,6 +191,7 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
     """`main`, with a place for what is let go of at the end: the lock of the run folder."""
     training.check_ranges(config, RANGES)
     training.join_processes(config.coordinator, config.num_processes, config.process_id)
+    training.use_compilation_cache()  # a run that is resumed starts at once
 
     # -- data --------------------------------------------------------------------------------------------------------
     path = config.data or embedded_faces()
@@ -184,6 +199,10 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
     if source.skipped:
         names = sorted(source.skipped)
         say(f"skipped {count(len(names), 'picture')}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+    everything = source
+    held_out = None
+    if config.held_out:
+        source, held_out = split_source(source, config.held_out)  # not by the seed of the run: runs are compared
     sizes = training.parse_mesh(config.mesh)
     mesh = training.device_mesh(data=sizes.get("data"), fsdp=sizes.get("fsdp", 1))
     training.check_batch_size(config.batch, mesh, microbatches=config.microbatches)
@@ -192,7 +211,8 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
     name = f"{source.name}-{config.resolution}-{'cond' if config.cond else 'uncond'}-{config.flow}"
     classes = f" in {count(source.num_classes, 'class', 'classes')}" if config.cond else ""
     steps_of = f"{count(num_steps, 'step')} of {config.batch}"
-    say(f"{count(len(source), 'picture')}{classes} from {path}, {steps_of} on {count(mesh.size, 'device')}")
+    kept_back = f" and {len(held_out)} held out" if held_out is not None else ""
+    say(f"{count(len(source), 'picture')}{kept_back}{classes} from {path}, {steps_of} on {count(mesh.size, 'device')}")
     # What the pictures or the batch size are refused for is said here, before a folder is made.
     batches(source, config.batch, seed=config.seed).close()
     with contextlib.closing(batches(source, min(1024, len(source)), seed=config.seed)) as stream:
@@ -200,7 +220,7 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in ONCE}
     if not (config.cond and config.label_dropout):
         del settings["label_dropout"]  # as in the runs from before there was such a setting, which go on without it
-    settings["pictures"] = {"number": len(source), "fingerprint": fingerprint(source)}
+    settings["pictures"] = {"number": len(everything), "fingerprint": fingerprint(everything)}
     settings["data_mean"], settings["data_std"] = float(sample.mean()), float(sample.std())
     changes = take_up(config, settings) if config.resume is not None else {}
 
@@ -216,7 +236,7 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
         attention_resolutions=config.attention,
         patch_size=config.patch,
         dropout=config.dropout,
-        num_classes=source.num_classes if config.cond else None,
+        num_classes=everything.num_classes if config.cond else None,
         key=key_network,
     )
     model = hf.Preconditioned.from_data(network, flow, sample, key_moments)
@@ -231,8 +251,17 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
         if config.xflip:
             images = random_flip(key_flip, images)
         if config.cond and config.label_dropout:
-            labels = hf.drop_labels(key_labels, labels, config.label_dropout, source.num_classes)
+            labels = hf.drop_labels(key_labels, labels, config.label_dropout, everything.num_classes)
         return hf.velocity_matching_loss(model, flow, images, key_loss, condition=labels), {}
+
+    def held_out_loss(model, batch, key):  # without what only training does: mirrors, lost labels, dropout
+        model = jax.tree.map(
+            lambda leaf: eqx.nn.Dropout(0.0) if isinstance(leaf, eqx.nn.Dropout) else leaf,
+            model,
+            is_leaf=lambda leaf: isinstance(leaf, eqx.nn.Dropout),
+        )
+        images, labels = to_float(batch["image"]), batch.get("label")
+        return hf.velocity_matching_loss(model, flow, images, key, condition=labels), {}
 
     # -- optimiser ---------------------------------------------------------------------------------------------------
     schedule = training.learning_rate_schedule(
@@ -246,6 +275,8 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
     else:
         optimizer = optax.adam(schedule, b2=config.beta2)
     ema = training.ExponentialMovingAverage(config.ema * 1e6)
+    if config.ema_width is not None:
+        ema = training.PowerFunctionAverage.from_relative_width(config.ema_width)
     trainable = model.trainable()
     state = training.init_state(model, optimizer, trainable=trainable)
     sharding = training.state_sharding(state, mesh)
@@ -305,16 +336,34 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
         process_count=jax.process_count(),
     )
     feed = training.feed(stream, mesh)
-    started, unreadable, stopped = time.monotonic(), None, False
+    validate, held_out_batches = None, []
+    if held_out is not None:
+        held_out_batches = list(batches_in_order(held_out, min(64, len(held_out))))
+        validate = training.HeldOutLoss(held_out_loss, held_out_batches, jr.key(0))
+    validate_steps = max(round(config.validate_every * 1e6 / config.batch), 1)
+    snapshot_steps = max(round((config.snapshot_every or 1e12) * 1e6 / config.batch), 1)  # 0: never
+
+    def snapshot(num_steps: int, model) -> None:
+        shape = (min(16, config.num_samples), 3, config.resolution, config.resolution)
+        labels = jnp.arange(shape[0]) % everything.num_classes if config.cond else None
+        samples = hf.generate(model, flow, key_sample, shape, config.sampling_steps, condition=labels)
+        if first:
+            (folder / "snapshots").mkdir(exist_ok=True)
+            save_png(folder / "snapshots" / f"{num_steps:08}.png", image_grid(samples))
+
+    started, unreadable, stopped, cost = time.monotonic(), None, False, None
     with training.StopOnSignal() as stop, checkpoints, contextlib.ExitStack() as shown:
-        writers = []
+        writers, shows = [], []
         if first:
             stats = shown.enter_context(training.StatsLog(folder / "stats.jsonl", first_step=start_step))
             if stats.num_damaged:
                 print(f"{stats.path}: left out {count(stats.num_damaged, 'line')} that cannot be read")
             progress = shown.enter_context(training.Progress(max(num_steps, start_step), first_step=start_step))
-            writers = [stats.write, progress.update]
-        record = training.Recorder(*writers, on_nonfinite=config.on_nonfinite, on_skip=say)
+            writers = [stats.write, *other_writers(config, folder, settings, start_step, shown)]
+            shows = [progress.update]
+        record = training.Recorder(*writers, *shows, on_nonfinite=config.on_nonfinite, on_skip=say)
+        record_held_out = training.Recorder(*writers, lag=0)
+        profile = shown.enter_context(training.Profile(folder / "profile", config.profile if first else None))
         should_stop = training.StopTogether(stop, mesh)
         try:
             for n in range(start_step, num_steps):
@@ -325,8 +374,18 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
                     if jax.process_count() > 1:  # the others wait for this batch, and cannot save with us
                         sys.exit(f"{error}\nAll processes end here. The last checkpoint is good.")
                     break
+                if cost is None:  # compiles the step, which the loop then uses
+                    cost = training.measure_cost(step, state, batch, key_train)
+                    say(f"a step: {cost}")
+                profile(state)
                 state, metrics = step(state, batch, key_train)
                 record(metrics, read["index"], batch=read)
+                if validate is not None and ((n + 1) % validate_steps == 0 or n + 1 == num_steps):
+                    record.flush()
+                    found = validate(training.gather(state.ema, mesh))
+                    record_held_out({"step": n, "images": metrics["images"], **found})
+                if (n + 1) % snapshot_steps == 0:
+                    snapshot(n + 1, training.gather(state.ema, mesh))
                 stopped = should_stop()
                 if stopped:
                     break
@@ -366,29 +425,60 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
         seconds = time.monotonic() - started
         rate = (num_steps - start_step) * config.batch / seconds
         say(f"{rate:.1f} images/s over {seconds:.0f} s, compilation included")
+        assert cost is not None
+        steps_per_second = (num_steps - start_step) / max(seconds - cost.compile_seconds, 1e-9)
+        utilisation = training.model_flop_utilisation(cost.flops, steps_per_second)
+        say(
+            f"{utilisation:.1%} of what the devices can compute (FLOP of the steps over their peak, compilation left out)"
+        )
+        if profile.outcome:
+            say(profile.outcome)
 
     # -- samples -----------------------------------------------------------------------------------------------------
     with training.exit_on_interrupt(f"Stopped. {so_far} For its samples:\n  {training.resume_command(folder)}"):
         # Of several processes all draw the same samples, so that none has to wait for long, and the first writes them.
-        write_results(config, folder, training.gather(state.ema, mesh), flow, source.num_classes, key_sample)
+        model = training.gather(state.ema, mesh)
+        samples = write_results(config, folder, model, flow, everything.num_classes, key_sample)
+        if first:
+            # What the model knows by heart is shown: each sample beside the nearest pictures it was trained on.
+            nearest = nearest_neighbours(samples, source, min(4, len(source)), mirrored=config.xflip)
+            save_png(folder / "neighbours.png", neighbour_grid(samples, nearest, source))
+            if held_out is not None:
+                pictures = np.concatenate([batch["image"] for batch in held_out_batches])[:2000]
+                say(memorisation(nearest, nearest_neighbours(pictures, source, mirrored=config.xflip)))
     evaluations = 2 * config.sampling_steps - 1
     say(f"{folder / 'samples.png'}: {count(config.num_samples, 'sample')} of {count(evaluations, 'evaluation')} each")
     return folder
 
 
-def write_results(config: Config, folder: Path, model, flow: hf.Flow, num_classes: int, key: jax.Array) -> None:
+def write_results(config: Config, folder: Path, model, flow: hf.Flow, num_classes: int, key: jax.Array) -> np.ndarray:
     """The average model, a grid of its samples, and the curve of the loss."""
     shape = (config.num_samples, 3, config.resolution, config.resolution)
     labels = jnp.arange(config.num_samples) % num_classes if config.cond else None
     samples = hf.generate(model, flow, key, shape, config.sampling_steps, condition=labels)
     if not training.is_first_process():
-        return
+        return np.asarray(samples)
     hf.save(folder / "model.safetensors", model)
     save_png(folder / "samples.png", image_grid(samples))
     history = [line for line in training.read_stats(folder / "stats.jsonl") if {"images", "loss"} <= line.keys()]
     figure, ax = plt.subplots(figsize=(6, 4))
     plotting.loss_curve(ax, [line["images"] for line in history], [line["loss"] for line in history])
     plotting.save_figure(figure, folder / "loss.png")
+    return np.asarray(samples)
+
+
+def other_writers(
+    config: Config, folder: Path, settings: dict, start_step: int, opened: contextlib.ExitStack
+) -> list[Callable[[dict], None]]:
+    """Where the numbers of each step go besides `stats.jsonl`, each in a thread of its own so that no step waits."""
+    logs = []
+    if config.tensorboard:
+        logs.append(training.TensorBoardWriter(folder / "tensorboard", first_step=start_step))
+    if config.wandb is not None:
+        logs.append(training.WandbWriter(config.wandb, run_id=folder.name, folder=folder, config=settings))
+    for log in logs:
+        opened.callback(log.close)
+    return [opened.enter_context(training.InBackground(log.write)).write for log in logs]
 
 
 def take_up(config: Config, settings: dict) -> dict[str, str]:
@@ -440,7 +530,7 @@ def parse() -> Config:
     run = finder.parse_known_args(sys.argv[1:])[0].resume
     default = Config()
     if run is not None:
-        saved = {"label_dropout": 0.0, **training.read_config(run)}
+        saved = {"label_dropout": 0.0, "held_out": 0.0, **training.read_config(run)}
         kinds = {"data": Path, "outdir": Path, "multipliers": tuple, "blocks": tuple, "attention": tuple}
         known = {field.name for field in dataclasses.fields(Config)} - ONCE
         saved = {k: kinds[k](v) if k in kinds and v is not None else v for k, v in saved.items() if k in known}

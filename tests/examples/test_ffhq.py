@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -86,6 +87,7 @@ def tiny(ffhq, photographs):
         resolution=8,
         cond=True,
         xflip=True,
+        held_out=0.0,
         channels=4,
         multipliers=(1,),
         blocks=(1,),
@@ -453,6 +455,25 @@ def test_ctrl_c_while_it_reads(ffhq, command, monkeypatch, capsys):
         command()
     assert stop.value.code == 130
     assert "Stopped before the training began" in capsys.readouterr().err
+
+
+def test_pictures_are_held_out_and_what_is_known_by_heart_is_shown(ffhq, tiny, tmp_path, capsys):
+    config = dataclasses.replace(
+        tiny, held_out=0.25, outdir=tmp_path, snapshot_every=4e-6, tensorboard=True, ema_width=0.1
+    )
+    folder = ffhq.main(dataclasses.replace(config, validate_every=4e-6, profile="1:2"))
+    out = capsys.readouterr().out
+    assert "9 pictures and 3 held out in 3 classes" in out
+    assert re.search(r"a step: compiled in [\d.]+ s; a step: [\d.]+ MFLOP|a step: compiled in .* GFLOP", out)
+    assert re.search(r"distance to the nearest training picture over that of held-out pictures: median [\d.]+", out)
+    assert "profile: a trace of 1 step" in out
+    lines = [json.loads(line) for line in (folder / "stats.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "held_out_loss" in line] == [0, 1]
+    assert 0.1 < lines[-1]["held_out_loss"] < 10  # of a unit target, hardly trained
+    assert sorted(path.name for path in (folder / "snapshots").iterdir()) == ["00000001.png", "00000002.png"]
+    assert (folder / "neighbours.png").exists()
+    assert any((folder / "tensorboard").iterdir())
+    assert json.loads((folder / "config.json").read_text())["pictures"]["number"] == 12
 
 
 def test_ctrl_c_in_the_training_and_in_the_sampling(ffhq, tiny, command, monkeypatch, tmp_path, capsys):

@@ -57,6 +57,10 @@ def save_images(
             os.fsync(file.fileno())
         check_target(path, source.resolution, overwrite=overwrite)  # it may have come in the meantime
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(partial)):
+            raise  # of the source, or said already
+        raise OSError(error.errno, f"{error.strerror}, so nothing was written", str(path)) from None
     finally:
         partial.unlink(missing_ok=True)
 

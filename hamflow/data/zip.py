@@ -40,12 +40,15 @@ class ZipImages(AbstractImageFiles):
                 raise ValueError(f"{member.filename} is in {self.path} twice. Pack the zip again with one of the two.")
             members.add(member.filename)
         names = [name for name in members if is_picture(name) and not name.endswith("/")]
-        for name in members.difference(names):
-            # Its name stands at its bytes too, and is compared: a wrong letter must not make a picture something else.
-            self.read_bytes(name, 0)
         label_file = None
-        if labels and LABEL_FILE in members:
-            label_file = self.read_bytes(LABEL_FILE, max_label_bytes(len(names)) + 1)
+        for name in sorted(members.difference(names)):
+            # The name stands at the bytes too, and is compared: a wrong letter must not make a picture something else.
+            wanted = labels and name == LABEL_FILE
+            try:
+                content = self._bytes(name, max_label_bytes(len(names)) + 1 if wanted else 0)
+            except Exception as error:
+                raise ValueError(f"{self._where(name)} cannot be read ({error}). Pack the zip again.") from error
+            label_file = content if wanted else label_file
         self._scan(names, resolution, label_file, labels=labels, skip_corrupt=skip_corrupt)
 
     def read_bytes(self, name: str, limit: int = -1) -> bytes:
@@ -54,14 +57,17 @@ class ZipImages(AbstractImageFiles):
         if limit < 0 and size > MAX_FILE_BYTES:
             raise too_long(self._where(name), size)
         try:
-            # One handle has one position: threads take turns at reading, and decode at the same time. A number of bytes
-            # is always given: without one, zipfile unpacks as many as there are, whatever size the zip claims.
-            with self._lock, self._archive.open(name) as member:
-                return member.read(size if limit < 0 else min(limit, size))
+            return self._bytes(name, size if limit < 0 else min(limit, size))
         except MemoryError:
             raise
         except Exception as error:  # damaged bytes make zipfile and its decompressors raise almost anything
             raise unreadable(self._where(name), error, "Pack the zip again") from error
+
+    def _bytes(self, name: str, limit: int) -> bytes:
+        # One handle has one position: threads take turns at reading, and decode at the same time. A number of bytes is
+        # always given: without one, zipfile unpacks as many as there are, whatever size the zip claims.
+        with self._lock, self._archive.open(name) as member:
+            return member.read(limit)
 
     def stamp(self, name: str) -> str:
         """Its size in bytes and its checksum."""

@@ -350,3 +350,12 @@ def test_the_order_of_fortran_reads_alike(tmp_path, shape):
     assert expected is not None
     assert equal(read_all(tmp_path / "f.npy") or [], expected)
     assert equal(read_all(tmp_path / "f.npz") or [], expected)
+
+
+def test_an_archive_larger_than_memory_is_told_to_become_an_npy(tmp_path, monkeypatch):
+    np.savez(tmp_path / "set.npz", np.zeros((2, 8, 8), np.uint8))
+    monkeypatch.setattr("os.sysconf", lambda name: 8)  # 64 bytes
+    with pytest.raises(
+        ValueError, match=r"arr_0\.npy in .* do not fit in the 64 of this machine's memory.*numpy\.save"
+    ):
+        open_images(tmp_path / "set.npz")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import zipfile
 
 import numpy as np
@@ -72,6 +73,20 @@ def test_what_fails_on_the_way_leaves_nothing(write_zip, png, picture, tmp_path)
         with pytest.raises(ValueError, match=r"b\.png in .* is cut short"):
             save_images(damaged, tmp_path / name)
     assert sorted(os.listdir(tmp_path)) == ["set.zip"]
+
+
+def test_a_full_disk_is_named_and_leaves_what_was_there(source, tmp_path):
+    """As the limit on the size of a file, which fails in a write like a full disk."""
+    (tmp_path / "out.zip").write_bytes(b"mine")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        with pytest.raises(OSError, match=r"so nothing was written: '.*out\.zip'"):
+            save_images(source, tmp_path / "out.zip", overwrite=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "out.zip").read_bytes() == b"mine"
+    assert sorted(os.listdir(tmp_path)) == ["out.zip", "set.zip"]
 
 
 @pytest.mark.parametrize(

@@ -108,13 +108,9 @@ class Config:
 
 ONCE = {"resume", "changed_data", "override", "replay", "dry_run", "smoke"}  # of one command, no settings of a run
 LATER = {"keep", "keep_every", "on_nonfinite"}  # not in the oldest runs, which go on with what they are by default
-FREE = (
-    LATER
-    | {"duration", "outdir", "skip_corrupt", "save_every", "num_samples", "sampling_steps"}
-    | {
-        *("lr", "lr_rampup", "lr_decay", "momentum", "beta2", "ema")  # a run that diverged goes on with others
-    }
-)
+FREE = {*LATER, "duration", "outdir", "skip_corrupt", "save_every", "num_samples", "sampling_steps"} | {
+    *("lr", "lr_rampup", "lr_decay", "momentum", "beta2", "ema")  # a run that diverged goes on with others
+}
 RANGES = {  # where each lies, without the upper end; the network checks its own
     **dict.fromkeys(("resolution", "batch", "keep", "num_samples", "sampling_steps"), (1, math.inf)),
     **dict.fromkeys(("duration", "save_every"), (1e-6, math.inf)),  # at least one picture

@@ -131,14 +131,11 @@ ONCE = {  # of one command, no settings of a run
     *("resume", "changed_data", "override", "replay", "dry_run", "smoke"),
     *("tensorboard", "wandb", "profile", "mesh", "microbatches", "coordinator", "num_processes", "process_id"),
 }
-LATER = {"keep", "keep_every", "on_nonfinite", "validate_every", "snapshot_every"}  # not in the oldest runs; free
-FREE = (
-    LATER
-    | {"duration", "outdir", "skip_corrupt", "save_every", "num_samples", "sampling_steps"}
-    | {
-        *("lr", "lr_rampup", "lr_decay", "momentum", "beta2", "ema")  # a run that diverged goes on with others
-    }
-)
+# Not in the oldest runs, which go on with what they are by default.
+LATER = {"keep", "keep_every", "on_nonfinite", "validate_every", "snapshot_every", "ema_width"}
+FREE = {*LATER, "duration", "outdir", "skip_corrupt", "save_every", "num_samples", "sampling_steps"} | {
+    *("lr", "lr_rampup", "lr_decay", "momentum", "beta2", "ema")  # a run that diverged goes on with others
+}
 RANGES = {  # where each lies, without the upper end; the network checks its own
     **dict.fromkeys(("resolution", "batch", "microbatches", "keep", "num_samples", "sampling_steps"), (1, math.inf)),
     **dict.fromkeys(("duration", "save_every", "validate_every"), (1e-6, math.inf)),  # at least one picture
@@ -218,8 +215,11 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
     with contextlib.closing(batches(source, min(1024, len(source)), seed=config.seed)) as stream:
         sample = to_float(jnp.asarray(next(stream)["image"]))
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in ONCE}
+    # As in the runs from before there were such settings, which go on without them.
     if not (config.cond and config.label_dropout):
-        del settings["label_dropout"]  # as in the runs from before there was such a setting, which go on without it
+        del settings["label_dropout"]
+    if not config.held_out:
+        del settings["held_out"]
     settings["pictures"] = {"number": len(everything), "fingerprint": fingerprint(everything)}
     settings["data_mean"], settings["data_std"] = float(sample.mean()), float(sample.std())
     changes = take_up(config, settings) if config.resume is not None else {}
@@ -428,9 +428,7 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
         assert cost is not None
         steps_per_second = (num_steps - start_step) / max(seconds - cost.compile_seconds, 1e-9)
         utilisation = training.model_flop_utilisation(cost.flops, steps_per_second)
-        say(
-            f"{utilisation:.1%} of what the devices can compute (FLOP of the steps over their peak, compilation left out)"
-        )
+        say(f"{utilisation:.1%} of what the devices can compute (FLOP of a step over their peak, once compiled)")
         if profile.outcome:
             say(profile.outcome)
 

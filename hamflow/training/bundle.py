@@ -1,8 +1,10 @@
 """What a step that was not finite leaves behind: all that is needed to run it again, and to see where it went wrong.
 
-nonfinite-12/bundle.json     the step, the indices of its batch, its metrics, the key of the run
-nonfinite-12/batch.npz       the batch
-nonfinite-12/model.npz       the arrays of the model before the step, by their place: `.layers[0].weight`
+    nonfinite-12/bundle.json     the step, the indices of its batch, its metrics, the key of the run
+    nonfinite-12/batch.npz       the batch
+    nonfinite-12/model.npz       the arrays of the model before the step, by their place: `.layers[0].weight`
+
+The whole state before the step is the checkpoint that a loop saves when it gets the error (`examples/ffhq.py` does).
 """
 
 import io
@@ -35,10 +37,13 @@ def save_bundle(folder: str | os.PathLike, error: NonFiniteLoss, model: PyTree, 
       later, where the batches after the bad ones were good.
     - `key`: that of the run.
 
-    A bundle of the same step is replaced. `bundle.json` is written last, so a bundle that has one is whole. Raises
-    `OSError` with the path if it cannot be written.
+    A bundle of the same step is replaced. `bundle.json` is written last, so a bundle that has one is whole. Of several
+    processes each writes its rows of the batch, to `nonfinite-12/process-3/`; a model that is spread over them is left
+    out. Raises `OSError` with the path if it cannot be written.
     """
     place = pathlib.Path(folder) / f"nonfinite-{error.step}"
+    if jax.process_count() > 1:
+        place = place / f"process-{jax.process_index()}"
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as failure:
@@ -57,7 +62,8 @@ def save_bundle(folder: str | os.PathLike, error: NonFiniteLoss, model: PyTree, 
     }
     if structure is not None:
         write_atomically(place / "batch.npz", _npz(batch))
-    write_atomically(place / "model.npz", _npz(_named(model)))
+    if all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in _arrays_in(model)):
+        write_atomically(place / "model.npz", _npz(_named(model)))
     write_atomically(place / "bundle.json", (json.dumps(about, indent=2) + "\n").encode())
     return place
 
@@ -97,7 +103,8 @@ def replay(
     """Run the step of a bundle again, operation by operation, and say where its first number went wrong.
 
     - `loss`, `trainable`, `rows_together`: as given to `make_step`.
-    - `model`: of the same structure as that of the run; its arrays are replaced by those of the bundle.
+    - `model`: of the same structure as that of the run; its arrays are replaced by those of the bundle, if there are
+      any in it.
     - `batch`: in place of that of the bundle; needed where there is none.
 
     Returns None if both the loss and its gradient are finite this time: then what happened depends on how XLA fused
@@ -113,9 +120,14 @@ def replay(
     batch = about["batch"] if batch is None else batch
     if batch is None:
         raise ValueError(f"{bundle} has no batch: give batch=, that of the indices {about['batch_indices']}.")
-    model = _replace(model, _arrays(pathlib.Path(bundle) / "model.npz"), bundle)
     loss = loss if rows_together is None else grouped(loss, rows_together)
+    if (path := pathlib.Path(bundle) / "model.npz").exists():
+        model = _replace(model, _arrays(path), bundle)
     return find_origin(loss, model, batch, jax.random.fold_in(about["key"], about["step"]), trainable=trainable)
+
+
+def _arrays_in(model: PyTree) -> list[Any]:
+    return jax.tree.leaves(eqx.filter(model, eqx.is_array))
 
 
 def _named(model: PyTree) -> dict[str, np.ndarray]:

@@ -100,7 +100,11 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(policies),
             enable_async_checkpointing=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=self._write_checksums,
+                # Else threads that wait for a folder which cannot be made keep the process from ending, for minutes.
+                create_directories_asynchronously=False,
+            ),
             cleanup_tmp_directories=True,  # what a kill left half-written
         )
         handlers = {"state": ocp.StandardCheckpointHandler(), "position": ocp.JsonCheckpointHandler()}

@@ -201,9 +201,14 @@ def test_labels_are_dropped_with_cond(ffhq, tiny, monkeypatch, tmp_path):
 def test_a_run_from_before_label_dropout_goes_on_without_it(finished, command, tmp_path, capsys):
     saved = json.loads((finished / "config.json").read_text())
     assert saved.pop("label_dropout") == 0.1
+    assert [saved.pop(name) for name in ("keep", "keep_every", "on_nonfinite")] == [2, 0.0, "stop"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     command("--resume", tmp_path, "--dry-run")
-    assert '"label_dropout": 0.0' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert '"label_dropout": 0.0' in out
+    assert "in the run" not in out
+    command("--resume", tmp_path, "--dry-run", "--keep", 3)
+    assert "keep: (absent) in the run, 3 now" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"label_dropout: \(absent\) in the run, 0\.1 now"):
         command("--resume", tmp_path, "--dry-run", "--label-dropout", 0.1)
 

@@ -123,6 +123,14 @@ def test_any_model_and_any_batch(tmp_path):
     assert replay(bundle, seen, blank, batch={"x": np.zeros(2)}) is not None
 
 
+def test_of_several_processes_each_has_a_bundle(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    monkeypatch.setattr(jax, "process_index", lambda: 3)
+    bundle = bundle_of(tmp_path, Regressor(), batch_of(0, 0))
+    assert bundle == tmp_path / "nonfinite-7" / "process-3"
+    np.testing.assert_array_equal(read_bundle(bundle)["batch"]["x"], batch_of(0, 0)["x"])
+
+
 def test_what_is_wrong_with_a_bundle_is_named(tmp_path, stopped):
     bundle = bundle_of(tmp_path, Regressor(), None)
     with pytest.raises(ValueError, match=r"nonfinite-7 has no batch: give batch="):

@@ -102,6 +102,15 @@ def test_where_there_are_no_locks_it_says_so_and_goes_on(tmp_path, monkeypatch):
     assert reached == [1, 2]
 
 
+def test_of_several_processes_the_first_takes_it(tmp_path, monkeypatch):
+    import jax
+
+    with lock_run(tmp_path):
+        monkeypatch.setattr(jax, "process_index", lambda: 1)
+        with lock_run(tmp_path):
+            monkeypatch.undo()
+
+
 def test_folders_that_cannot_be_locked(tmp_path):
     (tmp_path / "file").touch()
     for folder, kind, message in [

@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 import equinox as eqx
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 from surviving_run import like
 
-from hamflow.training import Checkpoints, read_stats
+from hamflow.training import Checkpoints, CorruptCheckpoint, read_stats
 
 HERE = pathlib.Path(__file__).parent
 
@@ -87,9 +89,9 @@ def kill_often(folder, num_kills, seed):
             time.sleep(rng.uniform(0.0, 3.0))
         else:
             assert child.stdout.readline() == f"from {newest}\n", child.stderr.read()
-            deadline = time.monotonic() + rng.uniform(0.05, 0.6)
-            while time.monotonic() < deadline:
-                time.sleep(0.002)
+            for _ in range(rng.randint(0, 6)):
+                child.stdout.readline()  # a step
+            time.sleep(rng.uniform(0.0, 0.3))
             if number % 2:  # as soon as a save has begun
                 while not half_written(folder):
                     time.sleep(0.0005)
@@ -106,10 +108,9 @@ def check_kills(tmp_path, num_kills, seed):
     in_a_save, newest = kill_often(tmp_path / "killed", num_kills, seed)
     assert in_a_save > 0
     assert newest > 0
-    lines = finish(start("each", tmp_path / "killed", newest + 3))
+    lines = finish(start("each", tmp_path / "killed", newest + 3, tmp_path / "straight", newest + 3))
     # It reopens at the newest complete step, and saves the step again in whose saving it was killed.
-    assert lines == [f"from {newest}", *(f"step {newest + i}" for i in (1, 2, 3))]
-    finish(start("last", tmp_path / "straight", newest + 3))
+    assert lines[:5] == [f"from {newest}", *(f"step {newest + i}" for i in (1, 2, 3)), "from 0"]
     assert restored(tmp_path / "killed") == restored(tmp_path / "straight")
     assert half_written(tmp_path / "killed") == []
     for step in complete_steps(tmp_path / "killed"):
@@ -186,6 +187,49 @@ def test_a_file_that_can_grow_no_further_ends_clearly_and_harms_nothing_older(tm
     assert again == "2"
 
 
+@pytest.fixture
+def states_and_key():
+    state, key = like()
+    return state, eqx.tree_at(lambda s: s.step, state, jax.numpy.asarray(1, jax.numpy.int32)), key
+
+
+def test_checkpoints_that_may_only_be_read(states_and_key):
+    """They are opened and read, and a save ends clearly; pytest's own folders are closed to other users."""
+    state, after, key = states_and_key
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        place = pathlib.Path(folder) / "checkpoints"
+        with Checkpoints(place) as checkpoints:
+            checkpoints.save(state, key)
+        before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        threads = set(threading.enumerate())
+        os.chmod(place, 0o555)
+        root = os.geteuid() == 0
+        if root:  # steps down to another user, to feel it
+            os.seteuid(65534)
+        try:
+            with pytest.raises(
+                OSError, match=rf"could not be written to {place}: .*Permission denied.*Those before it"
+            ):
+                save_again(place, state, after, key)
+        finally:
+            if root:
+                os.seteuid(0)
+            os.chmod(place, 0o755)
+        assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+        # None is left that the process would wait for.
+        assert not [thread for thread in set(threading.enumerate()) - threads if not thread.daemon]
+        with Checkpoints(place) as checkpoints:
+            checkpoints.save(after, key)
+            assert checkpoints.steps() == [0, 1]
+
+
+def save_again(place, state, after, key):
+    with Checkpoints(place) as checkpoints:
+        assert int(checkpoints.restore(state, key)[0].step) == 0
+        checkpoints.save(after, key)
+
+
 def test_a_cut_file_in_the_newest_and_the_way_back(tmp_path):
     """Moved away as the message says, the run goes on from the one before, and ends where it would have."""
     run = tmp_path / "run"
@@ -193,11 +237,8 @@ def test_a_cut_file_in_the_newest_and_the_way_back(tmp_path):
     files = [path for path in (run / "checkpoints" / "6" / "state").rglob("*") if path.is_file()]
     shard = max(files, key=lambda path: path.stat().st_size)
     shard.write_bytes(shard.read_bytes()[:-3])
-    child = start("each", run, 9)
-    _, err = child.communicate(timeout=60)
-    assert child.returncode == 1
-    assert f"checkpoint {run / 'checkpoints' / '6'} is damaged" in err
-    assert "Step 5 is good: move 6 away to resume from there." in err
+    with pytest.raises(CorruptCheckpoint, match=r"checkpoints/6 is damaged: .*Step 5 is good: move 6 away to resume"):
+        restored(run)
     shutil.move(run / "checkpoints" / "6", tmp_path / "6")
     assert finish(start("each", run, 9))[0] == "from 5"
     assert restored(run) == restored(tmp_path / "straight")

@@ -281,6 +281,7 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
     state = training.init_state(model, optimizer, trainable=trainable)
     sharding = training.state_sharding(state, mesh)
     state = training.shard(state, sharding)
+    key_train = training.replicate(key_train, mesh)
     step = training.make_step(
         loss,
         optimizer,

@@ -38,8 +38,8 @@ class TensorBoardWriter:
     def __init__(self, folder: str | os.PathLike, *, first_step: int = 0, flush_seconds: float | int = 30.0):
         try:
             from tensorboardX.event_file_writer import EventsWriter  # pyright: ignore[reportMissingImports]
-            from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportMissingImports]
-            from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportMissingImports]
+            from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
+            from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
             from tensorboardX.summary import image  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError as error:
             raise ImportError(f"TensorBoardWriter needs {error.name}: pip install 'hamflow[tensorboard]'.") from None

@@ -419,7 +419,7 @@ def test_a_setting_that_makes_no_sense_is_named_first(command, tmp_path, flag, v
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batch", 13], r"--batch is 13, but photos has 12 pictures"),
+        (["--batch", 13], r"--batch is 13, but photos has 11 pictures"),
         (["--channels", 3], r"--channels must be even"),
         (
             ["--multipliers", *[1] * 5, "--blocks", *[1] * 5],

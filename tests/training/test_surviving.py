@@ -89,7 +89,7 @@ def kill_often(folder, num_kills, seed):
             time.sleep(rng.uniform(0.0, 3.0))
         else:
             assert child.stdout.readline() == f"from {newest}\n", child.stderr.read()
-            for _ in range(rng.randint(0, 6)):
+            for _ in range(rng.randint(0, 4)):
                 child.stdout.readline()  # a step
             time.sleep(rng.uniform(0.0, 0.3))
             if number % 2:  # as soon as a save has begun

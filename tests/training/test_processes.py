@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
+import optax
 import pytest
+from training_problem import Regressor
 
-from hamflow.training import join_processes
+from hamflow.training import Checkpoints, init_state, join_processes
 from hamflow.training.processes import detect_cluster
 
 HERE = pathlib.Path(__file__).parent
@@ -27,6 +30,12 @@ def start(count, index, port, out, what):
     command = [sys.executable, str(HERE / "two_processes.py"), *map(str, (port, count, index, out, what))]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def restored(folder):
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        state, _, _ = checkpoints.restore(init_state(Regressor(), optax.adamw(0.05)), jax.random.key(0))
+    return state
 
 
 def run(count, folder, what):
@@ -54,6 +63,9 @@ def test_two_processes_are_one_run(tmp_path):
     assert second["failed"].startswith("RuntimeError: The first process stopped: IndexError")
     assert first["weight"] == second["weight"]
     assert len(first["weight"]) == 4
+    state = restored(two)
+    assert int(state.step) == 10
+    np.testing.assert_array_equal(state.model.weight, first["weight"])  # saved by two on four devices, read on one
     assert first["share"] == 2  # of four weights, over two fsdp devices
 
 
@@ -67,6 +79,7 @@ def test_the_others_end_when_one_dies(tmp_path):
     assert said[0]
     assert time.monotonic() - began < 90
     assert not (tmp_path / "0.json").exists()
+    assert int(restored(tmp_path).step) == 4
 
 
 def test_who_started_this_process():

@@ -5,7 +5,6 @@ import os
 import pathlib
 import signal
 import sys
-import time
 
 import jax
 
@@ -39,20 +38,24 @@ def mine(n):
 
 stop, losses, index_of = training.StopOnSignal(), [], int(index)
 should_stop = training.StopTogether(stop, mesh)
+key = training.replicate(jax.random.key(3), mesh)
+checkpoints = training.Checkpoints(f"{pathlib.Path(out).parent}/checkpoints", asynchronous=what != "die")
 folder = training.from_first_process(lambda: f"run of {index_of}")
 with stop:
     for n, (read, batch) in enumerate(training.feed(map(mine, range(10_000)), mesh)):
         assert len(read["x"]) == 16 // int(count)
         if what == "die" and index == "1" and n == 5:
             os._exit(9)
-        state, metrics = step(state, batch, jax.random.key(3))
+        state, metrics = step(state, batch, key)
         losses.append(float(metrics["loss"]))
         if what == "stop" and n == (7 if index == "1" else 9):  # one is told before the other
             os.kill(os.getpid(), signal.SIGTERM)
-        if what == "die":
-            time.sleep(0.01)
+        if what == "die" and n == 3:
+            checkpoints.save(state, key)
         if should_stop():
             break
+checkpoints.save(state, key)
+checkpoints.close()
 try:
     training.from_first_process(lambda: [][1])
 except (IndexError, RuntimeError) as error:

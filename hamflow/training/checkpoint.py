@@ -8,32 +8,23 @@ not notice a flipped byte, so a list of the sha256 of all files is added to each
     checkpoints/300/sha256.json         the checksums
 """
 
-import json
 import logging
 import math
 import os
 import pathlib
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import (
-    AnyPreservationPolicy,
-    BestN,
-    EveryNSteps,
-    LatestN,
-    PreservationContext,
-    PreservationPolicy,
-)
 
 from hamflow._types import Array, Key, checked
 from hamflow.training.checksums import find_damage, write_checksums
+from hamflow.training.keeping import preservation_policy, saved_metrics
 from hamflow.training.state import TrainState
+from hamflow.training.state_arrays import abstract, as_stored, named_arrays, replace_arrays, restored_as
 
 FORMAT = 1
 
@@ -91,14 +82,11 @@ class Checkpoints:
         except OSError as error:
             raise OSError(f"{self.folder} cannot be made ({error.strerror}).") from None
         self._metric = metric if keep_best else None
-        self._metrics = {} if self._metric is None else _saved_metrics(self.folder)
-        policies: list[PreservationPolicy] = [LatestN(keep)]
-        if keep_every is not None:
-            policies.append(EveryNSteps(keep_every))
-        if keep_best:
-            policies.append(_Best(self._metrics, metric, higher_is_better, keep_best))
+        self._metrics = {} if self._metric is None else saved_metrics(self.folder)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy(policies),
+            preservation_policy=preservation_policy(
+                keep, keep_every, keep_best, metric, higher_is_better, self._metrics
+            ),
             enable_async_checkpointing=True,
             async_options=ocp.AsyncOptions(
                 post_finalization_callback=self._write_checksums,
@@ -144,7 +132,7 @@ class Checkpoints:
                 f"{self.folder} has a checkpoint of step {steps[-1]}, and this state is of step {step}: "
                 "resume from there, or move it away."
             )
-        arrays = {name: _storable(leaf) for name, leaf in _named_arrays(state, key).items()}
+        arrays = {name: as_stored(leaf) for name, leaf in named_arrays(state, key).items()}
         content = {"format": FORMAT, "step": step, **(position or {})}
         if numbers is not None:
             # JSON knows no inf and no nan.
@@ -179,20 +167,20 @@ class Checkpoints:
             raise FileNotFoundError(f"There is {wanted} in {self.folder}: {advice}.")
         step = steps[-1] if step is None else step
         self._refuse_damage(step, steps)
-        wanted = _named_arrays(like, key)
-        self._refuse_mismatch(step, {name: _abstract(leaf) for name, leaf in wanted.items()})
+        wanted = named_arrays(like, key)
+        self._refuse_mismatch(step, {name: abstract(leaf) for name, leaf in wanted.items()})
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore({name: _abstract(leaf) for name, leaf in wanted.items()}),
+                state=ocp.args.StandardRestore({name: abstract(leaf) for name, leaf in wanted.items()}),
                 position=ocp.args.JsonRestore(),
             ),
         )
         found = restored["position"].get("format")
         if found != FORMAT:
             raise ValueError(f"{self.folder / str(step)} has format {found}, and this hamflow reads {FORMAT}.")
-        leaves = {name: _as(leaf, restored["state"][name]) for name, leaf in wanted.items()}
-        return _replace_arrays(like, leaves), leaves["key"], restored["position"]
+        leaves = {name: restored_as(leaf, restored["state"][name]) for name, leaf in wanted.items()}
+        return replace_arrays(like, leaves), leaves["key"], restored["position"]
 
     def close(self) -> None:
         """Wait for what is being written, and raise what went wrong."""
@@ -249,80 +237,6 @@ class Checkpoints:
             raise ValueError(
                 f"{self.folder / str(step)} is of another model or optimiser:\n" + "\n".join(lines[:5]) + more
             )
-
-
-class _Best:
-    """Orbax's policy, on metrics that lie in the position, so that the checksums of an item cover them."""
-
-    def __init__(self, metrics: dict[int, dict[str, Any]], metric: str, higher_is_better: bool, number: int):
-        self._metrics, self._metric, self._sign = metrics, metric, 1.0 if higher_is_better else -1.0
-        self._best = BestN(get_metric_fn=self._goodness, n=number, keep_checkpoints_without_metrics=False)
-
-    def _goodness(self, metrics: Any) -> float:
-        value = metrics[self._metric]
-        return self._sign * value if isinstance(value, float | int) else -math.inf
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: PreservationContext) -> Sequence[bool]:
-        known = [self._metrics.get(each.step, {}) for each in checkpoints]
-        infos: list[Any] = [
-            types.SimpleNamespace(step=each.step, time=each.time, metrics=found if self._metric in found else None)
-            for each, found in zip(checkpoints, known, strict=True)
-        ]
-        wanted = self._best.should_preserve(infos, context=context)  # all of them, where there are no more than `n`
-        return [keep and info.metrics is not None for keep, info in zip(wanted, infos, strict=True)]
-
-
-def _saved_metrics(folder: pathlib.Path) -> dict[int, dict[str, Any]]:
-    """The metrics of the checkpoints in a folder, those that can be read."""
-    found = {}
-    for path in folder.glob("*/position/metadata"):
-        try:
-            metrics = json.loads(path.read_bytes()).get("metrics")
-        except (OSError, ValueError, AttributeError):
-            continue  # damaged: `restore` says so
-        if path.parent.parent.name.isdecimal() and isinstance(metrics, dict):
-            found[int(path.parent.parent.name)] = metrics
-    return found
-
-
-def _named_arrays(state: TrainState, key: Any) -> dict[str, Any]:
-    """All arrays of a state, but for `finite`, true in all that is restored, and empty ones, which orbax refuses."""
-    arrays = eqx.filter(state, _is_array)
-    leaves = jax.tree_util.tree_leaves_with_path(arrays)
-    named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves if leaf.size}
-    del named[".finite"]
-    return {**named, "key": key}
-
-
-def _replace_arrays(state: TrainState, leaves: dict[str, Any]) -> TrainState:
-    def replace(path: Any, leaf: Any) -> Any:
-        return leaves.get(jax.tree_util.keystr(path), leaf) if _is_array(leaf) else leaf
-
-    state = jax.tree_util.tree_map_with_path(replace, state)
-    return eqx.tree_at(lambda s: s.finite, state, jax.device_put(jnp.ones((), bool), state.step.sharding))
-
-
-def _is_array(leaf: Any) -> bool:
-    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _storable(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
-    data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=leaf.sharding)
-
-
-def _as(like: Any, restored: Any) -> Any:
-    if not _is_key(like):
-        return restored
-    return jax.random.wrap_key_data(restored, impl=jax.random.key_impl(like))
 
 
 def _describe(entry: tuple[tuple[int, ...], Any] | None) -> str:

@@ -1,0 +1,49 @@
+"""The arrays of a training state under their names, and back into a state."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from hamflow.training.state import TrainState
+
+
+def named_arrays(state: TrainState, key: Any) -> dict[str, Any]:
+    """All arrays of a state, but for `finite`, true in all that is restored, and empty ones, which orbax refuses."""
+    arrays = eqx.filter(state, _is_array)
+    leaves = jax.tree_util.tree_leaves_with_path(arrays)
+    named = {jax.tree_util.keystr(path): leaf for path, leaf in leaves if leaf.size}
+    del named[".finite"]
+    return {**named, "key": key}
+
+
+def replace_arrays(state: TrainState, leaves: dict[str, Any]) -> TrainState:
+    def replace(path: Any, leaf: Any) -> Any:
+        return leaves.get(jax.tree_util.keystr(path), leaf) if _is_array(leaf) else leaf
+
+    state = jax.tree_util.tree_map_with_path(replace, state)
+    return eqx.tree_at(lambda s: s.finite, state, jax.device_put(jnp.ones((), bool), state.step.sharding))
+
+
+def _is_array(leaf: Any) -> bool:
+    return eqx.is_array(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def as_stored(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+    return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=leaf.sharding)
+
+
+def restored_as(like: Any, restored: Any) -> Any:
+    if not _is_key(like):
+        return restored
+    return jax.random.wrap_key_data(restored, impl=jax.random.key_impl(like))

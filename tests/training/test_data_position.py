@@ -82,7 +82,7 @@ import equinox as eqx
 import numpy as np
 import optax
 from hamflow.data import stream_indices
-from hamflow.training import Checkpoints, DataPosition, data_mesh, init_state, make_step
+from hamflow.training import Checkpoints, DataPosition, device_mesh, init_state, make_step
 from hamflow.training import replicate, replicated, shard_batch
 from training_problem import Regressor, loss
 
@@ -112,14 +112,14 @@ def same(a, b):
     leaves = [jax.tree.leaves(eqx.filter(each, eqx.is_array)) for each in (a, b)]
     return all(np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in zip(*leaves, strict=True))
 
-two = data_mesh(jax.devices()[:2])
+two = device_mesh(devices=jax.devices()[:2])
 state, key = new(two)
 state, before, _ = steps(two, state, key, 1)
 found = {"before": before}
 with Checkpoints(sys.argv[1]) as checkpoints:
     checkpoints.save(state, key, position(state).to_json())
     for count in (1, 4, 8):
-        mesh = data_mesh(jax.devices()[:count])
+        mesh = device_mesh(devices=jax.devices()[:count])
         again, key_again, saved = checkpoints.restore(*new(mesh))
         position(again).check(saved)
         assert len(again.model.weight.sharding.device_set) == count

@@ -14,11 +14,11 @@ FFHQ at 64x64 with the published recipe, on however many GPUs there are (a zip i
 `--cond` learns one model of all classes. It leaves out a tenth of the labels (`--label-dropout`), so that the model can
 be guided: `hamflow sample --network runs/00000-... --outdir out --class 2 --guidance 2`, or `examples/guidance.py`.
 
-A run folder holds `samples.png`, `loss.png`, `model.safetensors` (the average model, for `hamflow.load`),
-`config.json`, `stats.jsonl` (one line a step) and `checkpoints/`. A resumed run may change `FREE` settings only; others
-with `--override`. It trains in no folder that another process trains in. After Ctrl-C it leaves with 130, after SIGTERM
-with 143, all steps saved; a second signal ends it at once. A loss that is not finite leaves `nonfinite-<step>/`, and
-`--replay` names the first layer that went wrong.
+A run folder holds `samples.png`, `neighbours.png` (the samples beside the training pictures nearest to them),
+`loss.png`, `model.safetensors` (the average model, for `hamflow.load`), `config.json`, `stats.jsonl` (one line a step)
+and `checkpoints/`. A resumed run may change `FREE` settings only; others with `--override`. It trains in no folder that
+another process trains in. After Ctrl-C it leaves with 130, after SIGTERM with 143, all steps saved; a second ends
+it at once. A loss that is not finite leaves `nonfinite-<step>/`, and `--replay` names the first layer that went wrong.
 """
 
 import argparse
@@ -161,6 +161,7 @@ FLAGS = {  # what the library's messages say, and what it is called here
     "blocks_per_level": "--blocks",
     "patch_size": "--patch",
     "outdir": "--outdir",
+    "held_out": "--held-out",
     "override=True": "--override",
 }
 
@@ -198,7 +199,7 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
         say(f"skipped {count(len(names), 'picture')}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
     everything = source
     held_out = None
-    if config.held_out:
+    if config.held_out and round(config.held_out * len(source)):
         source, held_out = split_source(source, config.held_out)  # not by the seed of the run: runs are compared
     sizes = training.parse_mesh(config.mesh)
     mesh = training.device_mesh(data=sizes.get("data"), fsdp=sizes.get("fsdp", 1))
@@ -439,12 +440,13 @@ def train(config: Config, held: contextlib.ExitStack) -> Path | None:
         model = training.gather(state.ema, mesh)
         samples = write_results(config, folder, model, flow, everything.num_classes, key_sample)
         if first:
-            # What the model knows by heart is shown: each sample beside the nearest pictures it was trained on.
-            nearest = nearest_neighbours(samples, source, min(4, len(source)), mirrored=config.xflip)
-            save_png(folder / "neighbours.png", neighbour_grid(samples, nearest, source))
-            if held_out is not None:
-                pictures = np.concatenate([batch["image"] for batch in held_out_batches])[:2000]
-                say(memorisation(nearest, nearest_neighbours(pictures, source, mirrored=config.xflip)))
+            pictures = np.concatenate([batch["image"] for batch in held_out_batches])[:2000] if validate else None
+            try:
+                say(show_neighbours(config, folder, samples, source, pictures))
+            except (
+                ValueError
+            ) as error:  # samples that are NaN, a data set of copies: the run has ended well all the same
+                say(f"no nearest neighbours: {error}")
     evaluations = 2 * config.sampling_steps - 1
     say(f"{folder / 'samples.png'}: {count(config.num_samples, 'sample')} of {count(evaluations, 'evaluation')} each")
     return folder
@@ -464,6 +466,17 @@ def write_results(config: Config, folder: Path, model, flow: hf.Flow, num_classe
     plotting.loss_curve(ax, [line["images"] for line in history], [line["loss"] for line in history])
     plotting.save_figure(figure, folder / "loss.png")
     return np.asarray(samples)
+
+
+def show_neighbours(
+    config: Config, folder: Path, samples: np.ndarray, source: AbstractImages, held_out: np.ndarray | None
+) -> str:
+    """What the model knows by heart is shown: each sample beside the nearest pictures it was trained on."""
+    nearest = nearest_neighbours(samples, source, min(4, len(source)), mirrored=config.xflip)
+    save_png(folder / "neighbours.png", neighbour_grid(samples, nearest, source))
+    if held_out is None:
+        return f"{folder / 'neighbours.png'}: each sample beside the nearest pictures it was trained on"
+    return str(memorisation(nearest, nearest_neighbours(held_out, source, mirrored=config.xflip)))
 
 
 def other_writers(

@@ -12,11 +12,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec, Sharding
 
 from hamflow._types import Array, Key, PyTree, Scalar
 from hamflow.training.mesh import AXES, check_batch_size
-from hamflow.training.sharding import replicated, shard
+from hamflow.training.sharding import mesh_of, replicated, shard
 from hamflow.training.trainable import split
 
 Loss = Callable[[Any, Any, Key[Array, ""]], tuple[Scalar, dict[str, Any]]]
@@ -34,16 +34,17 @@ def gradient(
     key: Key[Array, ""],
     trainable: PyTree,
     *,
-    mesh: Mesh | AbstractMesh | None = None,
+    sharding: PyTree = None,
     microbatches: int = 1,
     rows_together: int | None = None,
 ) -> _Results:
     """The mean of the loss over a batch, its metrics, and the gradient with respect to what is trained.
 
-    - `mesh`: the devices that share the batch, None for one.
+    - `sharding`: where the model lies: one sharding or a tree of them, whose devices share the batch; None for one.
     - `microbatches`, `rows_together`: as for `make_step`.
     """
     trained, rest = split(model, trainable)
+    mesh = mesh_of(sharding)
     if mesh is not None:
         # Each device collects the parameters it needs; the transpose of this adds the gradient of all.
         trained, rest = (shard(tree, replicated(mesh)) for tree in (trained, rest))
@@ -61,7 +62,7 @@ def gradient(
         return _of_groups(loss, trained, rest, groups, keys, microbatches=microbatches, total=total)
 
     if mesh is not None and num_devices > 1:
-        of_groups = _on_every_device(of_groups, mesh)
+        of_groups = _on_every_device(of_groups, mesh, _specs(trained, sharding))
     return of_groups(trained, arrays, groups, keys)
 
 
@@ -145,16 +146,43 @@ def _of_groups(
     return jax.tree.map(lambda x, like: x.astype(like.dtype), sums, one)
 
 
-def _on_every_device(of_groups: Callable[..., _Results], mesh: Mesh | AbstractMesh) -> Callable[..., _Results]:
+def _specs(trained: PyTree, sharding: PyTree) -> PyTree:
+    """How each gradient is to be split: as its parameter, where that is along `fsdp` alone; else not at all."""
+    if isinstance(sharding, Sharding):
+        return jax.tree.map(lambda _: PartitionSpec(), trained)
+
+    def spec(leaf: Any, where: Any) -> PartitionSpec | None:
+        if leaf is None:
+            return None
+        along = [axis for axis in where.spec if axis is not None]
+        return where.spec if along == ["fsdp"] else PartitionSpec()
+
+    return jax.tree.map(spec, trained, sharding, is_leaf=lambda leaf: leaf is None)
+
+
+def _on_every_device(
+    of_groups: Callable[..., _Results], mesh: Mesh | AbstractMesh, specs: PyTree
+) -> Callable[..., _Results]:
     """Let every device work on its own groups through all microbatches, and add up over the devices once, at the end.
 
-    Left to itself the compiler would add up the gradient after every microbatch.
+    Left to itself the compiler would add up the gradient after every microbatch, and the whole of it on every device.
     """
     rows, whole = PartitionSpec(AXES), PartitionSpec()
 
+    def everywhere(x: Array) -> Array:
+        return jax.lax.psum(x, AXES)
+
+    def in_its_place(x: Array, spec: PartitionSpec) -> Array:
+        if "fsdp" not in spec:
+            return everywhere(x)
+        # Each device keeps its part of the sum: half of what is sent for the whole, and the rest is a part only.
+        part = jax.lax.psum_scatter(x, "fsdp", scatter_dimension=spec.index("fsdp"), tiled=True)
+        return jax.lax.psum(part, "data")
+
     def here(*arguments: Any) -> _Results:
-        return jax.tree.map(lambda x: jax.lax.psum(x, AXES), of_groups(*arguments))
+        value, metrics, grads = of_groups(*arguments)
+        return everywhere(value), jax.tree.map(everywhere, metrics), jax.tree.map(in_its_place, grads, specs)
 
     return jax.shard_map(
-        here, mesh=mesh, in_specs=(whole, whole, rows, rows), out_specs=(whole, whole, whole), check_vma=False
+        here, mesh=mesh, in_specs=(whole, whole, rows, rows), out_specs=(whole, whole, specs), check_vma=False
     )

@@ -12,7 +12,7 @@ from hamflow._types import Array, Key, PyTree, Scalar, checked
 from hamflow.training.dispatch import compile_step
 from hamflow.training.ema import AbstractAverage, ExponentialMovingAverage
 from hamflow.training.gradient import Loss, batch_size, gradient
-from hamflow.training.sharding import mesh_of, shard
+from hamflow.training.sharding import shard
 from hamflow.training.state import TrainState
 from hamflow.training.trainable import split
 
@@ -69,14 +69,14 @@ def make_step(
             "loss whose rows are independent."
         )
     average = ExponentialMovingAverage() if ema is None else ema
-    mesh = mesh_of(sharding)
+    where = sharding.model if isinstance(sharding, TrainState) else sharding
 
     def step(state: TrainState, batch: PyTree, key: Key[Array, ""]) -> tuple[TrainState, dict[str, Array]]:
         state = _hold(state, sharding)
         step_key = jax.random.fold_in(key, state.step)
         value, metrics, grads = gradient(
             loss, state.model, batch, step_key, trainable,
-            mesh=mesh, microbatches=microbatches, rows_together=rows_together,
+            sharding=where, microbatches=microbatches, rows_together=rows_together,
         )  # fmt: skip
         size = batch_size(batch)
         state, more = _update(state, value, grads, optimizer, average, trainable, size, on_nonfinite)

@@ -510,3 +510,22 @@ def test_ctrl_c_in_the_training_and_in_the_sampling(ffhq, tiny, command, monkeyp
     err = capsys.readouterr().err
     assert "The training is saved after 2 steps. For its samples:" in err
     assert shlex.split(err.splitlines()[-1])[-2:] == ["--resume", str(folder)]
+
+
+def test_what_cannot_be_compared_does_not_end_a_run(ffhq, tiny, monkeypatch, tmp_path, capsys):
+    """Samples that are NaN: the run has ended, and its files are there."""
+    monkeypatch.setattr(hf, "generate", lambda *_, **__: np.full((4, 3, 8, 8), np.nan, np.float32))
+    monkeypatch.setattr(ffhq, "image_grid", lambda samples: np.zeros((8, 8, 3), np.uint8))
+    folder = ffhq.main(dataclasses.replace(tiny, outdir=tmp_path))
+    assert "no nearest neighbours: pictures holds NaN" in capsys.readouterr().out
+    assert (folder / "model.safetensors").exists()
+    assert (folder / "loss.png").exists()
+
+
+def test_few_pictures_are_all_trained_on(ffhq, tiny, tmp_path, capsys):
+    """A twentieth of seven is none: nothing is held out, and nothing refused."""
+    source = ffhq.open_images(tiny.data, 8)
+    np.save(tmp_path / "seven.npy", np.stack([source.read(i) for i in range(7)]))
+    config = dataclasses.replace(tiny, data=tmp_path / "seven.npy", cond=False, held_out=0.05, dry_run=True)
+    ffhq.main(dataclasses.replace(config, outdir=tmp_path))
+    assert capsys.readouterr().out.startswith("7 pictures from ")

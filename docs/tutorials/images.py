@@ -102,7 +102,7 @@ records, held_out_records = [], []
 record = training.Recorder(records.append)
 validate = training.HeldOutLoss(loss, list(data.batches_in_order(held_out, 50)), jr.key(3))
 stream = data.batches(source, 16, seed=0)
-for n, (read, batch) in zip(range(160), training.feed(stream, mesh), strict=False):
+for n, (read, batch) in zip(range(120), training.feed(stream, mesh), strict=False):
     state, metrics = step(state, batch, key)
     record(metrics, read["index"])
     if n % 20 == 19:
@@ -110,7 +110,7 @@ for n, (read, batch) in zip(range(160), training.feed(stream, mesh), strict=Fals
 record.flush()
 stream.close()
 
-# %% alt="Training and held-out loss over 160 steps"
+# %% alt="Training and held-out loss over 120 steps"
 plt.plot([r["loss"] for r in records], color="0.8", label="training")
 plt.plot(*zip(*held_out_records, strict=True), "o-", label="held out, averaged model")
 plt.xlabel("step")
@@ -120,7 +120,7 @@ plt.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# Nobody would call what this network draws a face: it has seen each picture three times. The script goes on for four
+# Nobody would call what this network draws a face: it has seen each picture twice. The script goes on for four
 # minutes on two CPU cores, at 32x32, and ends with these:
 #
 # ![32 portraits that the quickstart generated](../assets/faces.png)

@@ -152,6 +152,8 @@ def _adaptive(solver: Any, tolerance: float, times: Any) -> diffrax.AbstractSolv
 
 def _checked_key(key: Any, shape: tuple[int, ...]) -> Array:
     """One key, or one a row."""
+    if not all(isinstance(size, int) for size in shape):  # the check of types looks at one of them, by chance
+        raise TypeError(f"'shape' must hold whole numbers, got {shape}")
     if len(shape) == 0 or shape[0] < 1:
         raise ValueError(f"shape must be (n, *event) with at least one row, got {shape}")
     if not isinstance(key, jax.Array):

@@ -19,6 +19,8 @@ def named_arrays(state: TrainState, key: Any) -> dict[str, Any]:
 
 
 def replace_arrays(state: TrainState, leaves: dict[str, Any]) -> TrainState:
+    """The state with these arrays in their places, named as by `named_arrays`; `finite` is true in it."""
+
     def replace(path: Any, leaf: Any) -> Any:
         return leaves.get(jax.tree_util.keystr(path), leaf) if _is_array(leaf) else leaf
 
@@ -35,15 +37,18 @@ def _is_key(leaf: Any) -> bool:
 
 
 def as_stored(leaf: Any) -> Any:
+    """An array as orbax can write it: of a key its numbers, uint32."""
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    """The shape, dtype and sharding that `as_stored(leaf)` has, and so has what is read back in its place."""
     data = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
     return jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=leaf.sharding)
 
 
 def restored_as(like: Any, restored: Any) -> Any:
+    """What was read in the place of `like`, as an array of its kind: keys are keys again."""
     if not _is_key(like):
         return restored
     return jax.random.wrap_key_data(restored, impl=jax.random.key_impl(like))

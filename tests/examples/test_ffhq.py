@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 import hamflow as hf
-from hamflow import cli
+from hamflow import cli, training
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "ffhq.py"
 
@@ -294,15 +294,20 @@ def test_replay_says_where_it_began(ffhq, finished, command, tmp_path, capsys):
     assert "The loss is not finite. It was so before the first operation: " in capsys.readouterr().out
 
 
-def test_sigterm_ends_with_143_and_loses_no_step(ffhq, tiny, monkeypatch, tmp_path, capsys):
-    real = ffhq.training.feed
+def signalled_with(number):
+    """A feed during whose first batch the process gets a signal."""
+    real = training.feed  # as long as it is not replaced by this one
 
     def feed(batches, mesh):
         for pair in real(batches, mesh):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             yield pair
 
-    monkeypatch.setattr(ffhq.training, "feed", feed)
+    return feed
+
+
+def test_sigterm_ends_with_143_and_loses_no_step(ffhq, tiny, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(ffhq.training, "feed", signalled_with(signal.SIGTERM))
     with pytest.raises(SystemExit) as stop:
         ffhq.main(dataclasses.replace(tiny, outdir=tmp_path))
     assert stop.value.code == 143
@@ -483,14 +488,7 @@ def test_pictures_are_held_out_and_what_is_known_by_heart_is_shown(ffhq, tiny, t
 
 def test_ctrl_c_in_the_training_and_in_the_sampling(ffhq, tiny, command, monkeypatch, tmp_path, capsys):
     outdir = tmp_path / "my runs"
-    real = ffhq.training.feed
-
-    def feed(batches, mesh):
-        for pair in real(batches, mesh):
-            os.kill(os.getpid(), signal.SIGINT)
-            yield pair
-
-    monkeypatch.setattr(ffhq.training, "feed", feed)
+    monkeypatch.setattr(ffhq.training, "feed", signalled_with(signal.SIGINT))
     with pytest.raises(SystemExit) as stop:
         ffhq.main(dataclasses.replace(tiny, outdir=outdir))
     (folder,) = outdir.iterdir()

@@ -24,8 +24,13 @@ def test_it_is_written_as_plain_numbers():
 
 
 def test_what_was_saved_there_passes_and_so_does_what_says_nothing():
-    POSITION.check(json.loads(json.dumps({"format": 1, **POSITION.to_json()})))
-    POSITION.check({"format": 1, "step": 7})
+    saved = json.loads(json.dumps({"format": 1, **POSITION.to_json()}))
+    assert POSITION.check(saved) is None
+    assert POSITION.check({"format": 1, "step": 7}) is None
+    saved["data"]["seed"] = 6
+    with pytest.raises(ValueError, match="has the seed 6"):
+        POSITION.check(saved)
+    assert POSITION.check(saved, allow={"seed"}) is None
 
 
 @pytest.mark.parametrize(

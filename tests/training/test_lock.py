@@ -105,10 +105,15 @@ def test_where_there_are_no_locks_it_says_so_and_goes_on(tmp_path, monkeypatch):
 def test_of_several_processes_the_first_takes_it(tmp_path, monkeypatch):
     import jax
 
+    reached = []
     with lock_run(tmp_path):
+        with pytest.raises(RunInUse), lock_run(tmp_path):  # as long as it calls itself the first
+            reached.append(0)
         monkeypatch.setattr(jax, "process_index", lambda: 1)
         with lock_run(tmp_path):
-            monkeypatch.undo()
+            reached.append(1)
+        monkeypatch.undo()
+    assert reached == [1]
 
 
 def test_folders_that_cannot_be_locked(tmp_path):

@@ -96,7 +96,15 @@ def test_alone_nothing_happens(monkeypatch):
     for name in list(os.environ):
         if name.startswith(("SLURM_", "OMPI_", "KUBERNETES_", "JOB_")):
             monkeypatch.delenv(name)
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: calls.append(arguments))
     join_processes()
+    assert calls == []
+    monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", "1.0;tcp://10.0.0.1:1")
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    join_processes(timeout_seconds=7)
+    expected = {"cluster_detection_method": "ompi", "initialization_timeout": 7, "heartbeat_timeout_seconds": 60}
+    assert calls == [expected]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ class TrainState(eqx.Module):
     `step` counts the updates made (int32) and `images` the pictures seen (uint32, so up to 4.29e9). `finite` is false
     from the first step on whose loss or gradient was not finite: that update and all later ones are not applied, so
     the state stays the last good one until the host has noticed.
+
+    `ema` is the average that `make_step` was given, or the first of several; `other_averages` are the others in their
+    order, for `reconstruct_average`.
     """
 
     model: Any
@@ -26,11 +29,16 @@ class TrainState(eqx.Module):
     step: Array
     images: Array
     finite: Array
+    other_averages: tuple[Any, ...] = ()
 
 
 @checked
 def init_state(
-    model: PyTree, optimizer: optax.GradientTransformation, *, trainable: PyTree = eqx.is_inexact_array
+    model: PyTree,
+    optimizer: optax.GradientTransformation,
+    *,
+    trainable: PyTree = eqx.is_inexact_array,
+    num_averages: int = 1,
 ) -> TrainState:
     """The state before the first step. The EMA starts as a copy of the model.
 
@@ -38,9 +46,12 @@ def init_state(
       arrays become JAX arrays and weak types strong ones, as they would in the first step.
     - `trainable`: a function of a leaf or a tree of booleans; by default every floating-point array is trained.
       Give `make_step` the same.
+    - `num_averages`: how many averages `make_step` is given.
 
-    Raises `ValueError` if nothing is left to train.
+    Raises `ValueError` if nothing is left to train, or for no average.
     """
+    if num_averages < 1:
+        raise ValueError(f"num_averages is {num_averages}: it must be 1 or more.")
     model = _copy(model)
     trained, _ = split(model, trainable)
     if not jax.tree.leaves(trained):
@@ -54,6 +65,7 @@ def init_state(
         step=jnp.zeros((), jnp.int32),
         images=jnp.zeros((), jnp.uint32),
         finite=jnp.ones((), bool),
+        other_averages=tuple(_copy(model) for _ in range(num_averages - 1)),
     )
 
 

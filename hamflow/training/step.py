@@ -1,6 +1,6 @@
 """One training step, compiled: loss, gradient, update, average, and nothing of it if a number is not finite."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import equinox as eqx
@@ -24,7 +24,7 @@ Step = Callable[[TrainState, Any, Key[Array, ""]], tuple[TrainState, dict[str, A
 def make_step(
     loss: Loss,
     optimizer: optax.GradientTransformation,
-    ema: AbstractAverage | None = None,
+    ema: AbstractAverage | Sequence[AbstractAverage] | None = None,
     *,
     trainable: PyTree = eqx.is_inexact_array,
     sharding: Any = None,
@@ -36,7 +36,9 @@ def make_step(
     """Compile `step(state, batch, key) -> (state, metrics)` for a loss.
 
     - `loss(model, batch, key)`: the mean loss over the batch, a scalar, and a dict of scalars to be logged.
-    - `optimizer`: any optax optimiser. `ema`: the average to keep; by default that of EDM.
+    - `optimizer`: any optax optimiser.
+    - `ema`: the average to keep, by default that of EDM; or several, of which the first is `state.ema` and the others
+      are `state.other_averages`. Give `init_state` their number as `num_averages`.
     - `trainable`: as given to `init_state`.
     - `sharding`: where the state lives, `replicated(mesh)` or a tree of `state_sharding`; every step holds it there.
     - `microbatches`: how many pieces a device takes its rows in, one after the other, to save memory. The gradients are
@@ -58,7 +60,8 @@ def make_step(
     they were (so the learning rate does not move on), `step` and `images` advance, since they say which data and which
     random numbers come next, and `finite` is false in the metrics of that step only. Give the `Recorder` the same.
 
-    Raises `ValueError` for numbers that do not fit together, here or, where they concern the batch, at its first step.
+    Raises `ValueError` for numbers that do not fit together, here or, where they concern the batch or the state, at its
+    first step.
     """
     for name, number in (("microbatches", microbatches), ("rows_together", rows_together)):
         if number is not None and number < 1:
@@ -68,10 +71,15 @@ def make_step(
             f"microbatches={microbatches} needs rows_together, the number of rows the loss looks at together: 1 for a "
             "loss whose rows are independent."
         )
-    average = ExponentialMovingAverage() if ema is None else ema
+    averages = _averages(ema)
     where = sharding.model if isinstance(sharding, TrainState) else sharding
 
     def step(state: TrainState, batch: PyTree, key: Key[Array, ""]) -> tuple[TrainState, dict[str, Array]]:
+        if len(state.other_averages) + 1 != len(averages):
+            raise ValueError(
+                f"The step keeps {len(averages)} and the state has {len(state.other_averages) + 1} as averages of the "
+                f"weights: give init_state num_averages={len(averages)}."
+            )
         state = _hold(state, sharding)
         step_key = jax.random.fold_in(key, state.step)
         value, metrics, grads = gradient(
@@ -79,10 +87,19 @@ def make_step(
             sharding=where, microbatches=microbatches, rows_together=rows_together,
         )  # fmt: skip
         size = batch_size(batch)
-        state, more = _update(state, value, grads, optimizer, average, trainable, size, on_nonfinite)
+        state, more = _update(state, value, grads, optimizer, averages, trainable, size, on_nonfinite)
         return _hold(state, sharding), {**more, **metrics}
 
     return compile_step(_one_after_the_other(step) if stacked else step)
+
+
+def _averages(ema: AbstractAverage | Sequence[AbstractAverage] | None) -> tuple[AbstractAverage, ...]:
+    if ema is None:
+        return (ExponentialMovingAverage(),)
+    averages = (ema,) if isinstance(ema, AbstractAverage) else tuple(ema)
+    if not averages:
+        raise ValueError("ema is empty: give one average or more, or None for that of EDM.")
+    return averages
 
 
 def _hold(state: TrainState, sharding: Any) -> TrainState:
@@ -108,26 +125,31 @@ def _update(
     value: Scalar,
     grads: PyTree,
     optimizer: optax.GradientTransformation,
-    average: AbstractAverage,
+    averages: tuple[AbstractAverage, ...],
     trainable: PyTree,
     batch_size: int,
     on_nonfinite: str = "stop",
 ) -> tuple[TrainState, dict[str, Array]]:
     """The next state from a loss and its gradient, wherever these come from."""
     trained, rest = split(state.model, trainable)
-    ema, ema_rest = split(state.ema, trainable)
     grad_norm = optax.tree.norm(grads)
     finite = state.finite & jnp.isfinite(value) & jnp.isfinite(grad_norm)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax relies on both
         updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         trained = optax.apply_updates(trained, updates)
+
+    def updated(average: AbstractAverage, ema: PyTree) -> PyTree:
+        ema, ema_rest = split(ema, trainable)
+        return eqx.combine(average.update(ema, trained, state.images, batch_size), ema_rest)
+
     new = TrainState(
         model=eqx.combine(trained, rest),
-        ema=eqx.combine(average.update(ema, trained, state.images, batch_size), ema_rest),
+        ema=updated(averages[0], state.ema),
         opt_state=opt_state,
         step=state.step + 1,
         images=state.images + jnp.uint32(batch_size),
         finite=finite,
+        other_averages=tuple(map(updated, averages[1:], state.other_averages)),
     )
     metrics = {"step": state.step, "images": new.images, "loss": value, "grad_norm": grad_norm, "finite": finite}
     if on_nonfinite == "skip":  # the next step is another one, and starts as if this had not been

@@ -38,11 +38,12 @@ def train(data, fsdp, microbatches, *, stacked=False, rows_together=1):
 
     optimizer = optax.sgd(0.02, momentum=0.9)
     trainable = model.trainable()
-    state = training.init_state(model, optimizer, trainable=trainable)
+    averages = [training.ExponentialMovingAverage(64, None), training.PowerFunctionAverage(1)]
+    state = training.init_state(model, optimizer, trainable=trainable, num_averages=2)
     where = training.state_sharding(state, mesh, training.largest_axis(fsdp, min_size=64))
     state = training.shard(state, where)
     step = training.make_step(
-        loss, optimizer, trainable=trainable, sharding=where,
+        loss, optimizer, averages, trainable=trainable, sharding=where,
         microbatches=microbatches, rows_together=rows_together, stacked=stacked,
     )  # fmt: skip
     dtype = jnp.result_type(float)
@@ -55,15 +56,18 @@ def train(data, fsdp, microbatches, *, stacked=False, rows_together=1):
         losses += np.ravel(metrics["loss"]).tolist()
         means += np.ravel(metrics["mean"]).tolist()
     weight = state.model.network.layers[1].linear.weight
-    moment, average = (
-        state.opt_state[0].trace.network.layers[1].linear.weight,
-        state.ema.network.layers[1].linear.weight,
+    moment, average, other = (
+        tree.network.layers[1].linear.weight for tree in (state.opt_state[0].trace, state.ema, state.other_averages[0])
     )
-    assert weight.sharding == moment.sharding == average.sharding == where.model.network.layers[1].linear.weight
+    assert weight.sharding == where.model.network.layers[1].linear.weight
+    assert weight.sharding == moment.sharding == average.sharding == other.sharding
     return {
         "losses": losses,
         "means": means,
-        "weights": np.asarray(weight).ravel().tolist(),
+        **{
+            name: np.asarray(each).ravel().tolist()
+            for name, each in (("weights", weight), ("average", average), ("other average", other))
+        },
         "share": weight.addressable_shards[0].data.size / weight.size,
     }
 

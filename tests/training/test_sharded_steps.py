@@ -31,7 +31,7 @@ def test_no_arrangement_changes_a_number(found):
     numbers, tolerance = found
     np.testing.assert_allclose(numbers["1 x 8"]["losses"][0], numbers["by hand"], rtol=tolerance)
     for name in ARRANGEMENTS:
-        for what in ("losses", "weights", "means"):
+        for what in ("losses", "weights", "average", "other average", "means"):
             np.testing.assert_allclose(numbers[name][what], numbers["1 x 8"][what], rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(numbers["pairs 1"]["losses"], numbers["pairs 4"]["losses"], rtol=tolerance)
     assert abs(numbers["pairs 1"]["losses"][0] / numbers["by hand"] - 1) > 1e-3  # other groups draw other numbers
@@ -44,7 +44,7 @@ def test_metrics_are_means_over_the_batch(found):
 
 
 def test_each_device_keeps_its_share(found):
-    """Of parameters, average and moments (the script compares their shardings): one of `fsdp`."""
+    """Of parameters, averages and moments (the script compares their shardings): one of `fsdp`."""
     numbers, _ = found
     shares = {name: numbers[name]["share"] for name in ARRANGEMENTS}
     assert shares == {"1 x 8": 1, "2 x 4": 1, "8 x 1": 1, "4, 2 x 1": 1 / 2, "2, 4 x 2": 1 / 4, "stacked": 1 / 2}

@@ -48,7 +48,8 @@ def measure_cost(step: Any, state: PyTree, batch: PyTree, key: Any) -> StepCost:
     """Compile a step for these arguments, as the loop will call it, and say what it costs. Nothing is run or changed.
 
     - `step`: of `make_step`. Its first call with like arguments uses what was compiled here, so a loop starts no later.
-    - `state`, `batch`, `key`: as for the step, in their places on the devices: give the batch of the first step.
+    - `state`, `batch`, `key`: as for the step, in their places on the devices: give the batch of the first step. Of a
+      `stacked` step the first stack, and the cost is that of all its steps together.
 
     ```python
     cost = measure_cost(step, state, shard_batch(batch, mesh), key)

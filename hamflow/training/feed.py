@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from hamflow._types import PyTree
+from hamflow._types import PyTree, checked
 from hamflow.training.sharding import shard_batch
 
 
@@ -53,19 +53,22 @@ def _feed(batches: Iterator[Any], mesh: Mesh, ahead: int, stacked: bool) -> Iter
         raise failure
 
 
-def stack(batches: Iterable[PyTree], num_steps: int, total: int) -> Iterator[PyTree]:
-    """Stack `num_steps` batches on a new first axis, for `make_step(..., stacked=True)`; `total` batches in all.
+def stack(batches: Iterable[PyTree], num_steps: int | Iterable[int], total: int | None = None) -> Iterator[PyTree]:
+    """Stack `num_steps` batches on a new first axis, for `make_step(..., stacked=True)`.
 
-    The last stack is the smaller one that is left over, which is compiled for itself. If reading a batch fails, those
-    read before it come first.
+    - `num_steps`: how many, or the number in each stack, one after the other: see `stack_sizes`.
+    - `total`: how many batches in all; by default as many as there are, or as are asked for by `num_steps`.
+
+    The last stack is the smaller one that is left over. Each size is compiled for itself. If reading a batch fails,
+    those read before it come first.
     """
-    if num_steps < 1:
-        raise ValueError(f"num_steps is {num_steps}: it must be 1 or more.")
-    left = iter(itertools.islice(batches, total))
-    while True:
+    left = iter(batches if total is None else itertools.islice(batches, total))
+    for size in num_steps if isinstance(num_steps, Iterable) else itertools.repeat(num_steps):
+        if size < 1:
+            raise ValueError(f"num_steps is {size}: it must be 1 or more.")
         read, failure = [], None
         try:
-            for _ in range(num_steps):
+            for _ in range(size):
                 read.append(next(left))
         except StopIteration:
             pass
@@ -75,5 +78,40 @@ def stack(batches: Iterable[PyTree], num_steps: int, total: int) -> Iterator[PyT
             yield jax.tree.map(lambda *rows: np.stack(rows), *read)
         if failure is not None:
             raise failure
-        if len(read) < num_steps:
+        if len(read) < size:
             return
+
+
+@checked
+def stack_sizes(num_steps: int, *every: int, start_step: int = 0, end_step: int) -> Iterator[int]:
+    """How many steps to stack each time, so that no stack reaches beyond a step at which the loop has something to do.
+
+    - `num_steps`: at most so many in a stack.
+    - `every`: a stack ends after each multiple of these numbers of steps, counted from step 0.
+    - `start_step`, `end_step`: how many steps were made before, and how many there will be at the end.
+
+    A `num_steps` that divides all the others gives stacks of one size, compiled once.
+
+    ```python
+    n = start_step
+    sizes = stack_sizes(50, validate_steps, save_steps, start_step=n, end_step=num_steps)
+    for read, batch in feed(stack(batches, sizes), mesh, stacked=True):
+        state, metrics = step(state, batch, key)
+        record(metrics, read["index"], batch=read)
+        n += len(read["index"])
+        if n % save_steps == 0:
+            record.flush()
+            checkpoints.save(state, key)
+    ```
+    """
+    for name, number in [("num_steps", num_steps), *(("every", number) for number in every)]:
+        if number < 1:
+            raise ValueError(f"{name} is {number}: it must be 1 or more.")
+    return _stack_sizes(num_steps, every, start_step, end_step)
+
+
+def _stack_sizes(num_steps: int, every: tuple[int, ...], step: int, end_step: int) -> Iterator[int]:
+    while step < end_step:
+        size = min(num_steps, end_step - step, *(number - step % number for number in every))
+        yield size
+        step += size

@@ -19,8 +19,8 @@ class Progress:
     - `console`: where to show it, the terminal by default. In a terminal a bar is drawn by a thread of its own, four
       times a second; elsewhere (a file, a job's log) a plain line comes every `line_seconds`.
 
-    The rate is that of the last `window` steps, so the time of compilation is not in it. The loss is averaged over
-    the last 50 or so.
+    The rate is that of the last `window` steps or stacks of steps, so the time of compilation is not in it. The loss is
+    averaged over the last 50 steps or so.
     """
 
     @checked
@@ -36,7 +36,7 @@ class Progress:
         self._console = rich.console.Console() if console is None else console
         self._num_steps, self._line_seconds = num_steps, line_seconds
         self._seen: collections.deque[tuple[float, int, int]] = collections.deque(maxlen=window)
-        self._loss, self._num_seen = 0.0, 0
+        self._loss, self._num_seen, self._read = 0.0, 0, None
         self._last_line = float("-inf")
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("training"),
@@ -51,23 +51,26 @@ class Progress:
     def update(self, record: dict[str, Any]) -> None:
         """Show a step: its `step` (from 0), `images` and `loss`."""
         now, step = time.monotonic(), record["step"] + 1
-        self._seen.append((now, step, record["images"]))
+        if not self._seen or record.get("seconds") is None or record["seconds"] != self._read:
+            # Stacked steps come all at once: from the first of them to the first of the next stack is what took time.
+            self._seen.append((now, step, record["images"]))
+        self._read = record.get("seconds")
         self._num_seen += 1
         self._loss += max(0.02, 1 / self._num_seen) * (record["loss"] - self._loss)
-        text = self._text(step)
+        text = self._text(step, record["images"])
         if self._console.is_terminal:
             self._bar.update(self._task, completed=step, text=text)
         elif now - self._last_line >= self._line_seconds or step == self._num_steps:
             self._last_line = now
             self._console.print(text, highlight=False, soft_wrap=True)
 
-    def _text(self, step: int) -> str:
-        (start, first_step, first_images), (end, _, images) = self._seen[0], self._seen[-1]
+    def _text(self, step: int, images: int) -> str:
+        (start, first_step, first_images), (end, last_step, last_images) = self._seen[0], self._seen[-1]
         text = f"step {step}/{self._num_steps}  {images} images"
         if end > start:
-            seconds_left = round((self._num_steps - step) * (end - start) / (step - first_step))
+            seconds_left = round((self._num_steps - step) * (end - start) / (last_step - first_step))
             hours, minutes, seconds = seconds_left // 3600, seconds_left // 60 % 60, seconds_left % 60
-            text += f"  {(images - first_images) / (end - start):.1f} images/s"
+            text += f"  {(last_images - first_images) / (end - start):.1f} images/s"
             text += f"  {hours}:{minutes:02}:{seconds:02} left"
         return f"{text}  loss {self._loss:.4g}"
 

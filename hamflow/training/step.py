@@ -49,6 +49,7 @@ def make_step(
       batch, which one that looks at all rows at once needs (a minibatch coupling, a ridge).
     - `stacked`: the batch is several, stacked on a new first axis, which are trained on one after the other in one
       dispatch; the metrics are stacked too. For steps of a millisecond or less, which cost more to start than to do.
+      `stack` makes such batches and `Recorder` takes such metrics.
 
     The batch is a tree of arrays whose first axis is the batch. The key is that of the run: step n uses
     `fold_in(key, n)`, so a resumed run draws what it would have drawn. The metrics are scalars on the device: those of

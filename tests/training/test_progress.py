@@ -47,6 +47,20 @@ def test_hours(clock):
     assert "2:46:39 left" in file.getvalue()  # 19998 steps of half a second
 
 
+def test_stacked_steps_come_all_at_once(monkeypatch):
+    """Twenty steps of half a second each time: the rate is theirs in every line, and not that of the reading."""
+    now, file = 0.0, io.StringIO()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    with Progress(100, console=rich.console.Console(file=file, width=200), line_seconds=0, window=10) as bar:
+        for n in range(60):
+            now = 10.0 * (n // 20 + 1) + 1e-6 * (n % 20)
+            bar.update({"step": n, "images": 32 * (n + 1), "loss": 2.0, "seconds": 10.0 * (n // 20 + 1)})
+    lines = file.getvalue().splitlines()
+    assert [line.count("images/s") for line in lines] == 20 * [0] + 40 * [1]
+    assert lines[21] == "step 22/100  704 images  64.0 images/s  0:00:39 left  loss 2"
+    assert lines[59] == "step 60/100  1920 images  64.0 images/s  0:00:20 left  loss 2"
+
+
 def test_a_bar_in_a_terminal():
     file = io.StringIO()
     run(rich.console.Console(file=file, force_terminal=True, width=120))

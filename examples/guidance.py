@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import equinox as eqx
-import ffhq  # beside this file
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -31,8 +30,9 @@ import numpy as np
 import tyro
 
 import hamflow as hf
-from hamflow import plotting, training
+from hamflow import plotting, runs, training
 from hamflow.data import AbstractImages, embedded_faces, image_grid, open_images, to_float
+from hamflow.runs import Options, Pictures
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -188,11 +188,12 @@ def draw_sheet(path: Path, cells: Any, rows: Sequence[str] | None, columns: Sequ
 
 def train(config: Config) -> Path:
     """A run of `ffhq.py --cond` with its usual settings."""
-    settings = ffhq.Config(cond=True, outdir=config.outdir, duration=config.duration, seed=config.seed)
+    recipe = Pictures(cond=True, duration=config.duration, seed=config.seed)
     if config.smoke:
         # As little to compile as can be; the smoke run of `ffhq.py` itself takes the rest.
-        settings = dataclasses.replace(ffhq.smaller(settings), optimizer="adam", multipliers=(1,), blocks=(1,))
-    folder = ffhq.main(settings)
+        smaller = {**Pictures.SMALLER, "multipliers": (1,), "blocks": (1,), "optimizer": "adam"}
+        recipe = dataclasses.replace(recipe, **smaller)
+    folder = runs.train(recipe, Options(outdir=config.outdir))
     assert folder is not None  # only a dry run leaves none
     return folder
 

@@ -44,8 +44,10 @@ ORDER = [
     "distances",
     "fitted_prior",
     "conformance",
-    "cli",
+    "_array_files",
     "plotting",
+    "runs",
+    "cli",
 ]
 ALLOWED = {room: set(ORDER[:i]) for i, room in enumerate(ORDER)} | {
     "networks": {"_types"},
@@ -53,6 +55,7 @@ ALLOWED = {room: set(ORDER[:i]) for i, room in enumerate(ORDER)} | {
     "serialization": {"_types"},
     "training": {"_types", "serialization"},
 }
+ALLOWED["runs"] |= {"networks", "data", "training", "serialization"}
 ALLOWED["cli"] |= {"serialization", "data"}  # the commands open models and pictures
 
 

@@ -1,45 +1,13 @@
-"""Arrays in files: data of one's own, and what a command found."""
+"""Arrays in files: what a command found."""
 
 import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from .._array_files import read_points as read_points
 from ..serialization import write_atomically
-
-
-def read_points(where: str) -> tuple[np.ndarray, np.ndarray | None, bool]:
-    """The examples, floating, of shape (n, *event), the labels of a `.npz` that has some beside its `data`, and
-    whether the examples were saved as whole numbers.
-
-    A `.npz` holds its examples as `data`, or as its one array.
-
-    Raises:
-        ValueError: with the path, for anything else.
-    """
-    path = Path(where).expanduser()
-    if not path.exists():
-        raise ValueError(f"there is nothing at {path.absolute()}: give a .npy or .npz")
-    labels = None
-    try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.lib.npyio.NpzFile):
-            with found as archive:
-                names = archive.files
-                if "data" not in names and len(names) != 1:
-                    raise _Unclear(f"{path.absolute()} holds {', '.join(names)}: call the data `data`")
-                labels = archive["labels"] if {"data", "labels"} <= set(names) else None
-                found = archive["data" if "data" in names else names[0]]
-    except _Unclear:
-        raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path.absolute()} is not a .npy or .npz that can be read without pickle: {error}") from None
-    if found.ndim == 0 or not (np.issubdtype(found.dtype, np.floating) or np.issubdtype(found.dtype, np.integer)):
-        raise ValueError(f"{path.absolute()} holds {found.dtype}{list(found.shape)}: give numbers of shape (n, *event)")
-    is_whole = np.issubdtype(found.dtype, np.integer)
-    return found.astype(np.float64 if found.dtype == np.float64 else np.float32), labels, is_whole
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -47,7 +15,3 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     content = io.BytesIO()
     np.savez(content, allow_pickle=False, **arrays)
     write_atomically(path, content.getvalue())
-
-
-class _Unclear(ValueError):
-    """An archive that can be read, but not understood."""

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from . import check, data, likelihood, sample
+from . import check, data, export, likelihood, sample, train
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _Parser(prog="hamflow", description="Hamiltonian mechanics as generative models.", allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (check, sample, likelihood, data):
+    for command in (check, train, sample, likelihood, export, data):
         command.add_to(commands)
     options = parser.parse_args(arguments)
     try:

@@ -53,6 +53,7 @@ from hamflow.training.processes import (
 )
 from hamflow.training.profile import Profile as Profile
 from hamflow.training.progress import Progress as Progress
+from hamflow.training.read_arrays import read_arrays as read_arrays
 from hamflow.training.reconstruct import (
     reconstruct_average as reconstruct_average,
     reconstruction_weights as reconstruction_weights,

@@ -71,7 +71,7 @@ class Checkpoints:
             raise ValueError(f"keep_every is {keep_every}: it must be 1 or more, or None to keep none for ever.")
         if keep_best < 0:
             raise ValueError(f"keep_best is {keep_best}: it must be 0 or more.")
-        _silence_orbax()
+        silence_orbax()
         self.folder = pathlib.Path(folder).absolute()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ def _describe(entry: tuple[tuple[int, ...], Any] | None) -> str:
     return "absent" if entry is None else f"{entry[1]}[{','.join(map(str, entry[0]))}]"
 
 
-def _silence_orbax() -> None:
+def silence_orbax() -> None:
     """Orbax logs what it raises, and much that is nobody's business; everybody else's records in absl's log pass."""
     logger = logging.getLogger("absl")
     if not any(getattr(each, "of_hamflow", False) for each in logger.filters):

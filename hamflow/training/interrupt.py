@@ -11,7 +11,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -85,11 +85,14 @@ def exit_on_interrupt(message: str) -> Iterator[None]:
         raise SystemExit(128 + signal.SIGINT) from None
 
 
-def resume_command(folder: str | os.PathLike, *arguments: str) -> str:
+def resume_command(folder: str | os.PathLike, *arguments: str, words: Sequence[str] = ()) -> str:
     """The command that goes on with a run, to be pasted: this script as it was called, `--resume folder`, and more.
 
-    Quoted for a shell, and good in the folder that the script was started in.
+    Quoted for a shell, and good in the folder that the script was started in. `words`: in place of the script, such as
+    `hamflow train faces`.
     """
+    if words:
+        return shlex.join([*words, "--resume", os.fspath(folder), *arguments])
     script, called = sys.argv[0], sys.orig_argv
     # With its interpreter and that one's options, unless something else found the script (`python -m`, a test).
     start = called[: called.index(script) + 1] if script in called else ["python", script]

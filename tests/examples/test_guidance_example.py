@@ -21,15 +21,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture(scope="module")
 def script():
-    """The script as a module; it imports its neighbour `ffhq`, as where it is run."""
-    sys.path.insert(0, str(EXAMPLES))
+    """The script as a module."""
     spec = importlib.util.spec_from_file_location("guidance", EXAMPLES / "guidance.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["guidance"] = module
     spec.loader.exec_module(module)
-    sys.path.remove(str(EXAMPLES))
     return module
 
 
@@ -103,10 +101,11 @@ def test_block_means(script):
 
 def test_without_a_network_it_trains_one_with_classes(script, tiny, run, monkeypatch):
     asked = []
-    monkeypatch.setattr(script.ffhq, "main", lambda config: asked.append(config) or run)
+    monkeypatch.setattr(script.runs, "train", lambda recipe, options: asked.append((recipe, options)) or run)
     assert script.train(dataclasses.replace(tiny, network=None, duration=1e-3, seed=5)) == run
-    (config,) = asked
-    assert (config.cond, config.label_dropout, config.duration, config.seed) == (True, 0.1, 1e-3, 5)
+    ((recipe, options),) = asked
+    assert (recipe.cond, recipe.label_dropout, recipe.duration, recipe.seed) == (True, 0.1, 1e-3, 5)
+    assert options.outdir == tiny.outdir
 
 
 @pytest.mark.parametrize(

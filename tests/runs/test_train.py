@@ -1,7 +1,6 @@
-"""The main example, run as a user runs it, on tiny settings: what it leaves, how it goes on, what bad input gets."""
+"""A run on pictures, as a user runs it, on tiny settings: what it leaves, how it goes on, what bad input gets."""
 
 import dataclasses
-import importlib.util
 import io
 import json
 import os
@@ -9,9 +8,7 @@ import re
 import shlex
 import shutil
 import signal
-import sys
 import zipfile
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,8 +17,8 @@ from PIL import Image
 
 import hamflow as hf
 from hamflow import cli, training
-
-SCRIPT = Path(__file__).parents[2] / "examples" / "ffhq.py"
+from hamflow.data import open_images
+from hamflow.runs import Options, Pictures, command_line, pictures, train
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,16 +33,11 @@ def compiled_once(tmp_path_factory):
         jax.config.update(name, value)
 
 
-@pytest.fixture(scope="module")
-def ffhq():
-    """The script as a module."""
-    spec = importlib.util.spec_from_file_location("ffhq", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ffhq"] = module
-    spec.loader.exec_module(module)
-    return module
+def run(recipe, **changes):
+    """Train a recipe with other settings, and options of the command."""
+    names = {field.name for field in dataclasses.fields(Options)}
+    options = Options(**{name: value for name, value in changes.items() if name in names})
+    return train(dataclasses.replace(recipe, **{k: v for k, v in changes.items() if k not in names}), options)
 
 
 def png(size=16, value=100):
@@ -68,21 +60,15 @@ def photographs(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def command(ffhq, monkeypatch):
-    """Arguments -> the script run with them, as from a shell."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["ffhq.py", *map(str, arguments)])
-        ffhq.run()
-
-    return run
+def command(*arguments):
+    """The command line, as from a shell."""
+    command_line(Pictures(), arguments=[*map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
-def tiny(ffhq, photographs):
+def tiny(photographs):
     """Two steps of four pictures of 8x8."""
-    return ffhq.Config(
+    return Pictures(
         data=photographs,
         resolution=8,
         cond=True,
@@ -103,10 +89,10 @@ def tiny(ffhq, photographs):
 
 
 @pytest.fixture(scope="module")
-def finished(ffhq, tiny, tmp_path_factory):
+def finished(tiny, tmp_path_factory):
     """A run folder after two steps."""
     outdir = tmp_path_factory.mktemp("runs")
-    ffhq.main(dataclasses.replace(tiny, outdir=outdir))
+    run(tiny, outdir=outdir)
     (folder,) = outdir.iterdir()
     return folder
 
@@ -129,20 +115,19 @@ def test_leaves_a_whole_run_folder(finished):
     assert bool(jax.numpy.isfinite(velocity).all())
 
 
-def test_resume_goes_on_with_the_settings_of_the_run(ffhq, finished, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["ffhq.py", "--resume", str(finished), "--duration", "1.6e-5"])
-    ffhq.main(ffhq.parse())
+def test_resume_goes_on_with_the_settings_of_the_run(finished):
+    command("--resume", finished, "--duration", "1.6e-5")
     lines = [json.loads(line) for line in (finished / "stats.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
-def test_resume_with_another_setting_shows_the_difference(command, finished, more):
+def test_resume_with_another_setting_shows_the_difference(finished, more):
     with pytest.raises(SystemExit, match=r"(?s)channels: 4 in the run, 8 now.*seed: 0 in the run, 1 now.*new run"):
         command(f"--resume={finished}", "--channels", 8, "--seed", 1, *more)
 
 
-def test_a_resumed_run_may_learn_at_another_rate_and_keeps_it(command, finished, capsys):
+def test_a_resumed_run_may_learn_at_another_rate_and_keeps_it(finished, capsys):
     steps = len((finished / "stats.jsonl").read_text().splitlines())
     duration = (steps + 1) * 4e-6
     command(f"--resume={finished}", "--lr", 0.005, "--lr-decay", "--duration", duration)
@@ -155,7 +140,7 @@ def test_a_resumed_run_may_learn_at_another_rate_and_keeps_it(command, finished,
     assert len((finished / "stats.jsonl").read_text().splitlines()) == steps + 1
 
 
-def test_a_finished_run_draws_again(command, finished, capsys):
+def test_a_finished_run_draws_again(finished, capsys):
     """And says that it is longer than what is asked for, at no negative speed."""
     before = (finished / "config.json").read_bytes()
     with open(finished / "stats.jsonl", "a") as file:
@@ -171,7 +156,7 @@ def test_a_finished_run_draws_again(command, finished, capsys):
     assert (finished / "config.json").read_bytes() == before
 
 
-def test_other_pictures_at_the_same_place_are_refused(ffhq, tiny, finished, command, monkeypatch, tmp_path):
+def test_other_pictures_at_the_same_place_are_refused(tiny, finished, monkeypatch, tmp_path):
     data = tmp_path / "photos.zip"
     data.write_bytes(tiny.data.read_bytes())
     run = tmp_path / "run"
@@ -189,16 +174,16 @@ def test_other_pictures_at_the_same_place_are_refused(ffhq, tiny, finished, comm
     command("--resume", run, "--dry-run", "--changed-data")
 
 
-def test_labels_are_dropped_with_cond(ffhq, tiny, monkeypatch, tmp_path):
+def test_labels_are_dropped_with_cond(tiny, monkeypatch, tmp_path):
     def found(key, labels, rate, num_classes):
         raise RuntimeError(f"{labels.shape} {rate} {num_classes}")
 
-    monkeypatch.setattr(hf, "drop_labels", found)
+    monkeypatch.setattr(pictures, "drop_labels", found)
     with pytest.raises(RuntimeError, match=r"\(1,\) 0\.2 3"):
-        ffhq.main(dataclasses.replace(tiny, outdir=tmp_path, label_dropout=0.2))
+        run(tiny, outdir=tmp_path, label_dropout=0.2)
 
 
-def test_a_run_from_before_label_dropout_goes_on_without_it(finished, command, tmp_path, capsys):
+def test_a_run_from_before_label_dropout_goes_on_without_it(finished, tmp_path, capsys):
     saved = json.loads((finished / "config.json").read_text())
     assert saved.pop("label_dropout") == 0.1
     assert [saved.pop(name) for name in ("keep", "keep_every", "on_nonfinite")] == [2, 0.0, "stop"]
@@ -219,51 +204,51 @@ def test_a_run_folder_is_what_the_commands_take(finished, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["000003.png", "000004.png"]
 
 
-def test_dry_run_leaves_nothing(ffhq, tiny, tmp_path, capsys):
-    ffhq.main(dataclasses.replace(tiny, outdir=tmp_path / "runs", dry_run=True))
+def test_dry_run_leaves_nothing(tiny, tmp_path, capsys):
+    run(tiny, outdir=tmp_path / "runs", dry_run=True)
     assert not (tmp_path / "runs").exists()
     assert '"batch": 4' in capsys.readouterr().out
 
 
-def test_not_finite_stops_before_the_update(ffhq, tiny, tmp_path):
+def test_not_finite_stops_before_the_update(tiny, tmp_path):
     """A learning rate of 1e30 makes the weights overflow: step 1 or a later one has no finite loss."""
-    huge = dataclasses.replace(tiny, outdir=tmp_path, lr=1e30, lr_rampup=0.0, duration=40e-6)
+    huge = {"outdir": tmp_path, "lr": 1e30, "lr_rampup": 0.0, "duration": 40e-6}
     message = (
         r"(?s)Step \d+: the loss is .*Indices of the batch: .*last good state is saved.*move .*/checkpoints/\d+ away"
     )
     with pytest.raises(SystemExit, match=message) as stop:
-        ffhq.main(huge)
+        run(tiny, **huge)
     (folder,) = tmp_path.iterdir()
     assert f"--resume {folder} --lr 3.3e+29\n" in str(stop.value)
     assert not (folder / "samples.png").exists()
     (bundle,) = folder.glob("nonfinite-*")
     assert f"--resume {folder} --replay {bundle}\n" in str(stop.value)
-    found = ffhq.training.read_bundle(bundle)
+    found = training.read_bundle(bundle)
     assert found["batch"]["image"].shape == (4, 3, 8, 8)
     assert found["batch"]["index"].tolist() == found["batch_indices"]
     losses = [json.loads(line)["loss"] for line in (folder / "stats.jsonl").read_text().splitlines()]
     assert np.isfinite(losses).all()
 
 
-def test_skipping_goes_on_until_ten_in_a_row(ffhq, tiny, tmp_path, capsys):
+def test_skipping_goes_on_until_ten_in_a_row(tiny, tmp_path, capsys):
     """The first step makes the weights overflow, so that no later one is finite."""
-    huge = dataclasses.replace(tiny, outdir=tmp_path, lr=1e30, lr_rampup=0.0, duration=80e-6, on_nonfinite="skip")
+    huge = {"outdir": tmp_path, "lr": 1e30, "lr_rampup": 0.0, "duration": 80e-6, "on_nonfinite": "skip"}
     with pytest.raises(SystemExit, match="10 in a row now, 1 the first of them"):
-        ffhq.main(huge)
+        run(tiny, **huge)
     assert capsys.readouterr().out.count("The update was skipped") == 9
 
 
-def test_a_folder_in_use_is_refused_and_not_touched(ffhq, finished, command):
+def test_a_folder_in_use_is_refused_and_not_touched(finished):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
     with (
-        ffhq.training.lock_run(finished),
+        training.lock_run(finished),
         pytest.raises(SystemExit, match=rf"RunInUse: .*is in use by process {os.getpid()} on "),
     ):
         command("--resume", finished)
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"} == before
 
 
-def test_other_settings_with_override_are_recorded_or_end_clearly(finished, command, tmp_path, capsys):
+def test_other_settings_with_override_are_recorded_or_end_clearly(finished, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     steps = len((run / "stats.jsonl").read_text().splitlines())
@@ -281,15 +266,15 @@ def test_other_settings_with_override_are_recorded_or_end_clearly(finished, comm
     assert (run / "config.json").read_bytes() == before
 
 
-def test_replay_says_where_it_began(ffhq, finished, command, tmp_path, capsys):
+def test_replay_says_where_it_began(finished, tmp_path, capsys):
     """A picture is a uint8, so the number that went wrong lies in a parameter."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     model = hf.load(run / "model.safetensors")
     model = jax.tree.map(lambda leaf: leaf * np.nan if hasattr(leaf, "ndim") and leaf.ndim == 4 else leaf, model)
     batch = {"image": np.zeros((4, 3, 8, 8), np.uint8), "index": np.arange(4), "label": np.zeros(4, np.int32)}
-    error = ffhq.training.NonFiniteLoss(7, {"step": 7, "loss": np.nan, "grad_norm": np.nan}, batch["index"], batch)
-    bundle = ffhq.training.save_bundle(run, error, model, jax.random.key(0))
+    error = training.NonFiniteLoss(7, {"step": 7, "loss": np.nan, "grad_norm": np.nan}, batch["index"], batch)
+    bundle = training.save_bundle(run, error, model, jax.random.key(0))
     command("--resume", run, "--replay", bundle)
     assert "The loss is not finite. It was so before the first operation: " in capsys.readouterr().out
 
@@ -298,18 +283,18 @@ def signalled_with(number):
     """A feed during whose first batch the process gets a signal."""
     real = training.feed  # as long as it is not replaced by this one
 
-    def feed(batches, mesh):
-        for pair in real(batches, mesh):
+    def feed(*arguments, **options):
+        for pair in real(*arguments, **options):
             os.kill(os.getpid(), number)
             yield pair
 
     return feed
 
 
-def test_sigterm_ends_with_143_and_loses_no_step(ffhq, tiny, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(ffhq.training, "feed", signalled_with(signal.SIGTERM))
+def test_sigterm_ends_with_143_and_loses_no_step(tiny, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(training, "feed", signalled_with(signal.SIGTERM))
     with pytest.raises(SystemExit) as stop:
-        ffhq.main(dataclasses.replace(tiny, outdir=tmp_path))
+        run(tiny, outdir=tmp_path)
     assert stop.value.code == 143
     (folder,) = tmp_path.iterdir()
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["1"]
@@ -336,29 +321,25 @@ def zip_of(path, **files):
     ],
     ids=["missing", "empty folder", "no pictures", "truncated", "no labels", "batch too large"],
 )
-def test_bad_data_is_named_and_leaves_nothing(ffhq, tiny, tmp_path, make, changes, message):
-    config = dataclasses.replace(tiny, data=make(tmp_path), outdir=tmp_path / "runs", **changes)
+def test_bad_data_is_named_and_leaves_nothing(tiny, tmp_path, make, changes, message):
     with pytest.raises((ValueError, OSError), match=message):
-        ffhq.main(config)
+        run(tiny, data=make(tmp_path), outdir=tmp_path / "runs", **changes)
     assert not (tmp_path / "runs").exists()
 
 
-def test_corrupt_pictures_are_counted_and_skipped(ffhq, tiny, tmp_path, capsys):
+def test_corrupt_pictures_are_counted_and_skipped(tiny, tmp_path, capsys):
     path = zip_of(tmp_path / "some.zip", a=png(), b=png()[:60], c=png(), d=png(), e=png())
-    config = dataclasses.replace(tiny, data=path, cond=False, skip_corrupt=True, dry_run=True)
-    ffhq.main(config)
+    run(tiny, data=path, cond=False, skip_corrupt=True, dry_run=True)
     assert "skipped 1 picture: b.png\n" in capsys.readouterr().out
 
 
-def test_outdir_that_is_a_file_is_refused_before_training(ffhq, tiny, tmp_path):
+def test_outdir_that_is_a_file_is_refused_before_training(tiny, tmp_path):
     (tmp_path / "runs").write_text("here is no folder")
     with pytest.raises(NotADirectoryError, match="runs"):
-        ffhq.main(dataclasses.replace(tiny, outdir=tmp_path / "runs"))
+        run(tiny, outdir=tmp_path / "runs")
 
 
-def test_a_picture_that_turns_out_damaged_ends_with_what_was_learned_and_the_run_goes_on(
-    ffhq, tiny, command, tmp_path, capsys
-):
+def test_a_picture_that_turns_out_damaged_ends_with_what_was_learned_and_the_run_goes_on(tiny, tmp_path, capsys):
     """It is the last of the first epoch, so neither the header's check nor the first 1024 pictures show it."""
     num_images, batch = 1100, 550
     data = tmp_path / "data"
@@ -367,11 +348,9 @@ def test_a_picture_that_turns_out_damaged_ends_with_what_was_learned_and_the_run
     for i in range(num_images):
         whole = png(8, value=i % 256)
         (data / f"{i:04}.png").write_bytes(whole[: len(whole) // 2] if i == last else whole)
-    config = dataclasses.replace(
-        tiny, data=data, cond=False, batch=batch, duration=3 * batch * 1e-6, save_every=1.0, outdir=tmp_path / "runs"
-    )
+    changes = {"cond": False, "batch": batch, "duration": 3 * batch * 1e-6, "save_every": 1.0}
     with pytest.raises(SystemExit) as stop:
-        ffhq.main(config)
+        run(tiny, data=data, outdir=tmp_path / "runs", **changes)
     (folder,) = (tmp_path / "runs").iterdir()
     message = str(stop.value)
     assert message.startswith(f"{last:04}.png in {data} is cut short or damaged")
@@ -415,7 +394,7 @@ def test_a_picture_that_turns_out_damaged_ends_with_what_was_learned_and_the_run
         ("--seed", -1),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_named_first(command, tmp_path, flag, value):
+def test_a_setting_that_makes_no_sense_is_named_first(tmp_path, flag, value):
     with pytest.raises(SystemExit, match=rf"^ValueError: {flag} is .*: it must be in "):
         command(flag, value, "--data", tmp_path / "nowhere", "--outdir", tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
@@ -438,14 +417,14 @@ def test_a_setting_that_makes_no_sense_is_named_first(command, tmp_path, flag, v
     ],
 )
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
-def test_a_dry_run_refuses_what_the_run_refuses_in_flags(command, photographs, tmp_path, arguments, message, more):
+def test_a_dry_run_refuses_what_the_run_refuses_in_flags(photographs, tmp_path, arguments, message, more):
     small = ["--resolution", 8, "--channels", 4, "--multipliers", 1, "--blocks", 1, "--batch", 4, "--outdir", tmp_path]
     with pytest.raises(SystemExit, match=message):
         command("--data", photographs, *small, *arguments, *more)
     assert os.listdir(tmp_path) == []
 
 
-def test_messages_speak_of_flags(ffhq):
+def test_messages_speak_of_flags():
     for said, wanted in {
         "Pass resolution=, for instance 6, to cut": "Pass --resolution, for instance 6, to cut",
         "try resolution=64, or": "try --resolution 64, or",
@@ -453,25 +432,23 @@ def test_messages_speak_of_flags(ffhq):
         "/home/batch_size/resolution=8/outdir x": "/home/batch_size/resolution=8/outdir x",
         "A batch of 12 cannot be split": "--batch 12 cannot be split",
     }.items():
-        assert ffhq.training.in_flags(said, ffhq.FLAGS) == wanted
+        assert training.in_flags(said, Pictures.FLAGS) == wanted
 
 
-def test_ctrl_c_while_it_reads(ffhq, command, monkeypatch, capsys):
+def test_ctrl_c_while_it_reads(monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ffhq, "open_images", interrupted)
+    monkeypatch.setattr(pictures.data, "open_images", interrupted)
     with pytest.raises(SystemExit) as stop:
         command()
     assert stop.value.code == 130
     assert "Stopped before the training began" in capsys.readouterr().err
 
 
-def test_pictures_are_held_out_and_what_is_known_by_heart_is_shown(ffhq, tiny, tmp_path, capsys):
-    config = dataclasses.replace(
-        tiny, held_out=0.25, outdir=tmp_path, snapshot_every=4e-6, tensorboard=True, ema_width=0.1
-    )
-    folder = ffhq.main(dataclasses.replace(config, validate_every=4e-6, profile="1:2"))
+def test_pictures_are_held_out_and_what_is_known_by_heart_is_shown(tiny, tmp_path, capsys):
+    often = {"snapshot_every": 4e-6, "validate_every": 4e-6}
+    folder = run(tiny, held_out=0.25, outdir=tmp_path, tensorboard=True, ema_width=(0.1,), profile="1:2", **often)
     out = capsys.readouterr().out
     assert "9 pictures and 3 held out in 3 classes" in out
     assert re.search(r"a step: compiled in [\d.]+ s; a step: [\d.]+ MFLOP|a step: compiled in .* GFLOP", out)
@@ -486,11 +463,11 @@ def test_pictures_are_held_out_and_what_is_known_by_heart_is_shown(ffhq, tiny, t
     assert json.loads((folder / "config.json").read_text())["pictures"]["number"] == 12
 
 
-def test_ctrl_c_in_the_training_and_in_the_sampling(ffhq, tiny, command, monkeypatch, tmp_path, capsys):
+def test_ctrl_c_in_the_training_and_in_the_sampling(tiny, monkeypatch, tmp_path, capsys):
     outdir = tmp_path / "my runs"
-    monkeypatch.setattr(ffhq.training, "feed", signalled_with(signal.SIGINT))
+    monkeypatch.setattr(training, "feed", signalled_with(signal.SIGINT))
     with pytest.raises(SystemExit) as stop:
-        ffhq.main(dataclasses.replace(tiny, outdir=outdir))
+        run(tiny, outdir=outdir)
     (folder,) = outdir.iterdir()
     err = capsys.readouterr().err
     assert stop.value.code == 130
@@ -501,7 +478,7 @@ def test_ctrl_c_in_the_training_and_in_the_sampling(ffhq, tiny, command, monkeyp
     def generate(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(hf, "generate", generate)
+    monkeypatch.setattr(pictures, "generate", generate)
     with pytest.raises(SystemExit) as stop:
         command("--resume", folder)
     assert stop.value.code == 130
@@ -510,20 +487,19 @@ def test_ctrl_c_in_the_training_and_in_the_sampling(ffhq, tiny, command, monkeyp
     assert shlex.split(err.splitlines()[-1])[-2:] == ["--resume", str(folder)]
 
 
-def test_what_cannot_be_compared_does_not_end_a_run(ffhq, tiny, monkeypatch, tmp_path, capsys):
+def test_what_cannot_be_compared_does_not_end_a_run(tiny, monkeypatch, tmp_path, capsys):
     """Samples that are NaN: the run has ended, and its files are there."""
-    monkeypatch.setattr(hf, "generate", lambda *_, **__: np.full((4, 3, 8, 8), np.nan, np.float32))
-    monkeypatch.setattr(ffhq, "image_grid", lambda samples: np.zeros((8, 8, 3), np.uint8))
-    folder = ffhq.main(dataclasses.replace(tiny, outdir=tmp_path))
+    monkeypatch.setattr(pictures, "generate", lambda *_, **__: np.full((4, 3, 8, 8), np.nan, np.float32))
+    monkeypatch.setattr(pictures.data, "image_grid", lambda samples: np.zeros((8, 8, 3), np.uint8))
+    folder = run(tiny, outdir=tmp_path)
     assert "no nearest neighbours: pictures holds NaN" in capsys.readouterr().out
     assert (folder / "model.safetensors").exists()
     assert (folder / "loss.png").exists()
 
 
-def test_few_pictures_are_all_trained_on(ffhq, tiny, tmp_path, capsys):
+def test_few_pictures_are_all_trained_on(tiny, tmp_path, capsys):
     """A twentieth of seven is none: nothing is held out, and nothing refused."""
-    source = ffhq.open_images(tiny.data, 8)
+    source = open_images(tiny.data, 8)
     np.save(tmp_path / "seven.npy", np.stack([source.read(i) for i in range(7)]))
-    config = dataclasses.replace(tiny, data=tmp_path / "seven.npy", cond=False, held_out=0.05, dry_run=True)
-    ffhq.main(dataclasses.replace(config, outdir=tmp_path))
+    run(tiny, data=tmp_path / "seven.npy", cond=False, held_out=0.05, dry_run=True, outdir=tmp_path)
     assert capsys.readouterr().out.startswith("7 pictures from ")

@@ -1,0 +1,75 @@
+"""`hamflow train RECIPE` trains from the data to a folder of results."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+_DESCRIPTION = """Train a recipe. `hamflow train RECIPE --help` lists its settings. The run folder holds samples, the
+curve of the loss, model.safetensors for `hamflow sample`, and checkpoints; `--resume RUN` goes on with it. Exit status:
+130 after Ctrl-C and 143 after SIGTERM, all steps saved; 1 with a message if it cannot go on; 2 for a flag that is
+none."""
+
+
+def add_to(commands: Any) -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "train",
+        help="train a flow on pictures or points",
+        description=_DESCRIPTION,
+        allow_abbrev=False,
+        add_help=False,  # `hamflow train RECIPE --help` is the recipe's
+    )
+    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a name, or module:recipe")
+    parser.add_argument("settings", metavar="...", nargs=argparse.REMAINDER)
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train; 0 when the run has ended. Other endings leave with their status."""
+    try:
+        from ..runs import command_line
+        from ..runs.named import ABOUT, RECIPES
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "hamflow":
+            raise
+        raise ModuleNotFoundError(f"hamflow train needs {error.name}: pip install 'hamflow[examples]'") from None
+    listed = "\n".join(f"  {name:14}{about}" for name, about in ABOUT.items())
+    listed += "\n  module:recipe a recipe of your own, an instance or a class without required fields"
+    name = options.recipe
+    if name in (None, "-h", "--help"):
+        text = f"usage: hamflow train RECIPE [--SETTING VALUE ...]\n\n{_DESCRIPTION}\n\nrecipes:\n{listed}"
+        if name is None:
+            print(text, file=sys.stderr)
+            return 2
+        print(text)
+        return 0
+    if name.startswith("-"):
+        raise ValueError(f"RECIPE comes first, before {name}: `hamflow train` lists them")
+    recipe = RECIPES[name] if name in RECIPES else _own(name, list(RECIPES))
+    command_line(recipe, arguments=options.settings, words=("hamflow", "train", name))
+    return 0
+
+
+def _own(where: str, names: list[str]) -> Any:
+    """The recipe at `module:name`, the working directory first."""
+    import importlib
+
+    from ..runs import AbstractRecipe
+
+    module, colon, name = where.partition(":")
+    if not (module and colon and name):
+        raise ValueError(f"{where!r} is no recipe: give {', '.join(names)}, or module:recipe for one of your own")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"no module {error.name!r} from {Path.cwd()}: run in the folder that holds it") from None
+    if not hasattr(found, name):
+        raise ValueError(f"{module} has no {name!r}")
+    recipe = getattr(found, name)
+    if isinstance(recipe, type) and issubclass(recipe, AbstractRecipe):
+        recipe = recipe()
+    if not isinstance(recipe, AbstractRecipe):
+        raise TypeError(f"{where} is a {type(recipe).__name__}, and must be a hamflow.runs.AbstractRecipe")
+    return recipe

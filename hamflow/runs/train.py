@@ -72,8 +72,8 @@ def _train(recipe: AbstractRecipe, options: Options, words: tuple[str, ...], hel
     if recipe.start is not None and options.resume is None:
         model = with_weights_of(recipe.start, model, problem.trainable)
     optimizer, averages = make_optimizer(recipe), make_averages(recipe)
-    state = training.init_state(model, optimizer, trainable=problem.trainable, num_averages=len(averages))
-    state = training.shard(state, training.state_sharding(state, mesh))
+    # One device holds the model for a moment, and no average or moment whole.
+    state = training.init_state(model, optimizer, trainable=problem.trainable, num_averages=len(averages), mesh=mesh)
     key_train = training.replicate(key_train, mesh)
     step = training.make_step(
         problem.loss,
@@ -180,7 +180,7 @@ def _train(recipe: AbstractRecipe, options: Options, words: tuple[str, ...], hel
             while n < num_steps:
                 try:
                     read, batch = next(feed)
-                except task.UNREADABLE as error:
+                except (*task.UNREADABLE, training.ReadingFailed) as error:
                     unreadable = error
                     break
                 if cost is None:  # compiles the step, which the loop then uses

@@ -27,7 +27,12 @@ from hamflow.training.ema import (
     ExponentialMovingAverage as ExponentialMovingAverage,
     PowerFunctionAverage as PowerFunctionAverage,
 )
-from hamflow.training.feed import feed as feed, stack as stack, stack_sizes as stack_sizes
+from hamflow.training.feed import (
+    ReadingFailed as ReadingFailed,
+    feed as feed,
+    stack as stack,
+    stack_sizes as stack_sizes,
+)
 from hamflow.training.flops import count_flops as count_flops
 from hamflow.training.gradient import Loss as Loss
 from hamflow.training.interrupt import (

@@ -11,15 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from hamflow._types import checked
+from hamflow.training.agreement import LargestOfAll
 from hamflow.training.interrupt import StopOnSignal
-from hamflow.training.mesh import AXES
-from hamflow.training.sharding import replicated
 
 Cluster = Literal["slurm", "ompi", "k8s"]
 
@@ -138,19 +136,14 @@ class StopTogether:
     """
 
     def __init__(self, stop: StopOnSignal, mesh: Mesh, *, lag: int = 2):
-        self._stop, self._lag = stop, lag
-        self._alone = jax.process_count() == 1
-        self._rows = NamedSharding(mesh, PartitionSpec(AXES))
-        self._local = len(mesh.local_devices)
-        self._any = jax.jit(jnp.any, out_shardings=replicated(mesh))
-        self._waiting: collections.deque[jax.Array] = collections.deque()
+        self._stop = stop
+        self._lag = 0 if jax.process_count() == 1 else lag
+        self._any = LargestOfAll(mesh)
+        self._waiting: collections.deque[int | jax.Array] = collections.deque()
 
     def __call__(self) -> bool:
         """Whether any process was asked to stop, up to `lag` steps ago."""
-        if self._alone:
-            return self._stop.requested
-        mine = np.full(self._local, self._stop.requested)
-        self._waiting.append(self._any(jax.make_array_from_process_local_data(self._rows, mine)))
+        self._waiting.append(self._any.send(int(self._stop.requested)))
         if len(self._waiting) <= self._lag:
             return False
-        return bool(np.asarray(self._waiting.popleft()))
+        return bool(self._any.read(self._waiting.popleft()))

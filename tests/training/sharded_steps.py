@@ -39,9 +39,9 @@ def train(data, fsdp, microbatches, *, stacked=False, rows_together=1):
     optimizer = optax.sgd(0.02, momentum=0.9)
     trainable = model.trainable()
     averages = [training.ExponentialMovingAverage(64, None), training.PowerFunctionAverage(1)]
-    state = training.init_state(model, optimizer, trainable=trainable, num_averages=2)
-    where = training.state_sharding(state, mesh, training.largest_axis(fsdp, min_size=64))
-    state = training.shard(state, where)
+    rule = training.largest_axis(fsdp, min_size=64)
+    state = training.init_state(model, optimizer, trainable=trainable, num_averages=2, mesh=mesh, rule=rule)
+    where = training.state_sharding(state, mesh, rule)
     step = training.make_step(
         loss, optimizer, averages, trainable=trainable, sharding=where,
         microbatches=microbatches, rows_together=rows_together, stacked=stacked,

@@ -48,7 +48,11 @@ def run(count, folder, what):
 
 
 def test_two_processes_are_one_run(tmp_path):
-    """The second is asked to stop after its step 7, the first after 9: both leave after the same, with equal losses."""
+    """The second is asked to stop after its step 7, the first after 9: both leave after the same, with equal losses.
+
+    Then they are fed five times more, and the second has rows for 0, 1, 2, 2 and 6 batches, after which it cannot read
+    or has no more: both make as many steps as one process that can read no more, and save all of them together.
+    """
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
@@ -58,13 +62,20 @@ def test_two_processes_are_one_run(tmp_path):
     assert len(first["losses"]) == 7 + 2 + 1  # steps 0 to 7, and the two that were under way
     assert len(alone["losses"]) == 9 + 1  # alone, at once
     np.testing.assert_allclose(first["losses"], alone["losses"][: len(first["losses"])], rtol=1e-6)
+    numbers, words = (0, 1, 2, 2, 6), ("picture ä of batch 0", None, "of batch 2", "of batch 2", "of batch 6")
+    for n, message, *ends in zip(numbers, words, alone["ends"], first["ends"], second["ends"], strict=True):
+        if message is None:
+            assert ends == [[n, "ended", "None"]] * 3
+            continue
+        told = f"ReadingFailed: Process 1 could not read its rows of a batch: OSError: {message}"
+        assert ends == [[n, f"OSError: {message}", "None"], [n, told, "None"], [n, told, f"OSError({message!r})"]]
     assert first["folder"] == second["folder"] == "run of 0"
     assert first["failed"].startswith("IndexError")
     assert second["failed"].startswith("RuntimeError: The first process stopped: IndexError")
     assert first["weight"] == second["weight"]
     assert len(first["weight"]) == 4
     state = restored(two)
-    assert int(state.step) == 10
+    assert int(state.step) == 10 + 0 + 1 + 2 + 2 + 6
     np.testing.assert_array_equal(state.model.weight, first["weight"])  # saved by two on four devices, read on one
     assert first["share"] == 2  # of four weights, over two fsdp devices
 

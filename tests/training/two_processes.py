@@ -54,6 +54,33 @@ with stop:
             checkpoints.save(state, key)
         if should_stop():
             break
+
+
+def rows_until(end, error):
+    """The rows of this process; in the last one there are only those of `end` batches, and then perhaps an error."""
+    for n in range(10_000 if int(index) < int(count) - 1 else end):
+        yield mine(n)
+    if error is not None:
+        raise error
+
+
+ends = []
+for end, ahead, failure in [
+    (0, 2, OSError("picture ä of batch 0")),
+    (1, 2, None),
+    (2, 4, OSError("of batch 2")),
+    (2, 0, OSError("of batch 2")),
+    (6, 2, OSError("of batch 6")),
+]:
+    found, should_stop = [0, "ended", "None"], training.StopTogether(training.StopOnSignal(), mesh)
+    try:
+        for _, batch in training.feed(rows_until(end, failure), mesh, ahead=ahead):
+            state, metrics = step(state, batch, key)
+            found[0] += 1
+            assert not should_stop()
+    except (OSError, training.ReadingFailed) as error:
+        found[1:] = f"{type(error).__name__}: {error}", repr(error.__cause__)
+    ends.append(found)
 checkpoints.save(state, key)
 checkpoints.close()
 try:
@@ -63,5 +90,6 @@ except (IndexError, RuntimeError) as error:
 whole = training.gather(state.model, mesh)
 assert len(whole.weight.devices()) == 1
 share = state.model.weight.addressable_shards[0].data.size
-found = {"losses": losses, "folder": folder, "failed": failed, "share": share, "weight": whole.weight.tolist()}
+found = {"losses": losses, "ends": ends, "folder": folder, "failed": failed, "share": share}
+found["weight"] = whole.weight.tolist()
 pathlib.Path(out).write_text(json.dumps(found))

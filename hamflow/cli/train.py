@@ -9,6 +9,7 @@ _DESCRIPTION = """Train a recipe. `hamflow train RECIPE --help` lists its settin
 curve of the loss, model.safetensors for `hamflow sample`, and checkpoints; `--resume RUN` goes on with it. Exit status:
 130 after Ctrl-C and 143 after SIGTERM, all steps saved; 1 with a message if it cannot go on; 2 for a flag that is
 none."""
+_NO_FLAGS = "\0"
 
 
 def add_to(commands: Any) -> None:
@@ -16,13 +17,12 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "train",
         help="train a flow on pictures or points",
-        description=_DESCRIPTION,
         allow_abbrev=False,
         add_help=False,  # `hamflow train RECIPE --help` is the recipe's
+        prefix_chars=_NO_FLAGS,  # they are the recipe's, which reads them itself
     )
-    parser.add_argument("recipe", metavar="RECIPE", nargs="?", help="a name, or module:recipe")
-    parser.add_argument("settings", metavar="...", nargs=argparse.REMAINDER)
-    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument("words", nargs="*")
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         raise ModuleNotFoundError(f"hamflow train needs {error.name}: pip install 'hamflow[examples]'") from None
     listed = "\n".join(f"  {name:14}{about}" for name, about in ABOUT.items())
     listed += "\n  module:recipe a recipe of your own, an instance or a class without required fields"
-    name = options.recipe
+    name, *settings = options.words or [None]
     if name in (None, "-h", "--help"):
         text = f"usage: hamflow train RECIPE [--SETTING VALUE ...]\n\n{_DESCRIPTION}\n\nrecipes:\n{listed}"
         if name is None:
@@ -45,9 +45,9 @@ def run(options: argparse.Namespace) -> int:
         print(text)
         return 0
     if name.startswith("-"):
-        raise ValueError(f"RECIPE comes first, before {name}: `hamflow train` lists them")
+        raise ValueError(f"RECIPE comes first, as in hamflow train faces {name}; `hamflow train` lists them")
     recipe = RECIPES[name] if name in RECIPES else _own(name, list(RECIPES))
-    command_line(recipe, arguments=options.settings, words=("hamflow", "train", name))
+    command_line(recipe, arguments=settings, words=("hamflow", "train", name))
     return 0
 
 

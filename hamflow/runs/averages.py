@@ -11,7 +11,7 @@ from .recipe import AbstractRecipe
 FOLDER = "averages"
 
 
-def write_averages(folder: Path, recipe: AbstractRecipe, images: int, averages: list[PyTree]) -> None:
+def write_averages(folder: Path, recipe: AbstractRecipe, images: int, averages: tuple[PyTree, ...]) -> None:
     """One file for each width: `averages/000000064000-0.05.safetensors`, after 64,000 examples."""
     if not training.is_first_process():
         return

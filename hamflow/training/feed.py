@@ -89,7 +89,7 @@ def stack(batches: Iterable[PyTree], num_steps: int | Iterable[int], total: int 
     - `total`: how many batches in all; by default as many as there are, or as are asked for by `num_steps`.
 
     The last stack is the smaller one that is left over. Each size is compiled for itself. If reading a batch fails,
-    those read before it come first.
+    those read before it come first; not so of several processes, whose stacks must be of one size.
     """
     left = iter(batches if total is None else itertools.islice(batches, total))
     for size in num_steps if isinstance(num_steps, Iterable) else itertools.repeat(num_steps):
@@ -103,7 +103,7 @@ def stack(batches: Iterable[PyTree], num_steps: int | Iterable[int], total: int 
             pass
         except Exception as error:
             failure = error
-        if read:
+        if read and (failure is None or jax.process_count() == 1):
             yield jax.tree.map(lambda *rows: np.stack(rows), *read)
         if failure is not None:
             raise failure

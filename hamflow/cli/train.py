@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         raise ModuleNotFoundError(f"hamflow train needs {error.name}: pip install 'hamflow[examples]'") from None
     listed = "\n".join(f"  {name:14}{about}" for name, about in ABOUT.items())
     listed += "\n  module:recipe a recipe of your own, an instance or a class without required fields"
-    name, *settings = options.words or [None]
+    name, settings = (options.words[0], options.words[1:]) if options.words else (None, [])
     if name in (None, "-h", "--help"):
         text = f"usage: hamflow train RECIPE [--SETTING VALUE ...]\n\n{_DESCRIPTION}\n\nrecipes:\n{listed}"
         if name is None:

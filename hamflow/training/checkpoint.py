@@ -24,7 +24,7 @@ from hamflow._types import Array, Key, checked
 from hamflow.training.checksums import find_damage, write_checksums
 from hamflow.training.keeping import preservation_policy, saved_metrics
 from hamflow.training.state import TrainState
-from hamflow.training.state_arrays import abstract, as_stored, named_arrays, replace_arrays, restored_as
+from hamflow.training.state_arrays import abstract, as_stored, named_arrays, refuse_local, replace_arrays, restored_as
 
 FORMAT = 1
 
@@ -116,12 +116,14 @@ class Checkpoints:
         `metrics`: numbers by their names, of which `keep_best` looks at one; they come back as `position["metrics"]`.
 
         A step that is there already is left as it is. Raises `ValueError` if there is a later one, which is of another
-        history than this state, or if the metric of `keep_best` is not among `metrics`, and `OSError` if it cannot be
-        written.
+        history than this state, if the metric of `keep_best` is not among `metrics`, or, of several processes, for an
+        array that lies on devices of this one alone, and `OSError` if it cannot be written.
         """
         numbers = None if metrics is None else {name: float(value) for name, value in metrics.items()}
         if self._metric is not None and numbers is not None and self._metric not in numbers:
             raise ValueError(f"keep_best looks at the metric {self._metric!r}, and there are only {sorted(numbers)}.")
+        named = named_arrays(state, key)
+        refuse_local(named)
         self._wait()
         step = int(state.step)
         steps = self.steps()
@@ -132,7 +134,7 @@ class Checkpoints:
                 f"{self.folder} has a checkpoint of step {steps[-1]}, and this state is of step {step}: "
                 "resume from there, or move it away."
             )
-        arrays = {name: as_stored(leaf) for name, leaf in named_arrays(state, key).items()}
+        arrays = {name: as_stored(leaf) for name, leaf in named.items()}
         content = {"format": FORMAT, "step": step, **(position or {})}
         if numbers is not None:
             # JSON knows no inf and no nan.

@@ -128,6 +128,9 @@ def stack_sizes(num_steps: int, *every: int, start_step: int = 0, end_step: int)
         state, metrics = step(state, batch, key)
         record(metrics, read["index"], batch=read)
         n += len(read["index"])
+        if n % validate_steps == 0:
+            record.flush()
+            record_held_out({"step": n - 1, "images": state.images, **validate(state.ema)})
         if n % save_steps == 0:
             record.flush()
             checkpoints.save(state, key)

@@ -18,6 +18,21 @@ def named_arrays(state: TrainState, key: Any) -> dict[str, Any]:
     return {**named, "key": key}
 
 
+def refuse_local(arrays: dict[str, Any]) -> None:
+    """Raise `ValueError` with the names of the arrays which, of several processes, this one alone has."""
+    count = jax.process_count()
+    local = [name for name, leaf in arrays.items() if count > 1 and leaf.sharding.is_fully_addressable]
+    if not local:
+        return
+    more = f" and {len(local) - 3} more" if len(local) > 3 else ""
+    lie = "lies" if len(local) == 1 else "lie"
+    advice = "a state of init_state(..., mesh=mesh), or shard(state, ...) it"
+    raise ValueError(
+        f"{', '.join(local[:3])}{more} {lie} on devices of this process alone, and a checkpoint of {count} processes "
+        f"is of what lies on all of them: save {'replicate(key, mesh)' if local == ['key'] else advice}."
+    )
+
+
 def replace_arrays(state: TrainState, leaves: dict[str, Any]) -> TrainState:
     """The state with these arrays in their places, named as by `named_arrays`; `finite` is true in it."""
 

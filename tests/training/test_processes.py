@@ -72,6 +72,15 @@ def test_two_processes_are_one_run(tmp_path):
     assert first["folder"] == second["folder"] == "run of 0"
     assert first["failed"].startswith("IndexError")
     assert second["failed"].startswith("RuntimeError: The first process stopped: IndexError")
+    assert first["refused"] == second["refused"]
+    of_the_key, of_the_state, of_both = first["refused"]
+    assert of_the_key == (
+        "key lies on devices of this process alone, and a checkpoint of 2 processes is of what lies on all of them: "
+        "save replicate(key, mesh)."
+    )
+    assert of_the_state.startswith(".model.weight, .model.bias, .model.constant and 12 more lie on devices of this pro")
+    assert of_the_state.endswith("save a state of init_state(..., mesh=mesh), or shard(state, ...) it.")
+    assert "and 13 more lie" in of_both
     assert first["weight"] == second["weight"]
     assert len(first["weight"]) == 4
     state = restored(two)

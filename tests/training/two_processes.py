@@ -24,9 +24,9 @@ if int(count) > 1:
 assert len(jax.devices()) == 4
 mesh = training.device_mesh(data=2, fsdp=2)
 optimizer = optax.adamw(0.05)
-state = training.init_state(Regressor(), optimizer)
-where = training.state_sharding(state, mesh, training.largest_axis(2, min_size=1))
-state = training.shard(state, where)
+rule = training.largest_axis(2, min_size=1)
+state = training.init_state(Regressor(), optimizer, mesh=mesh, rule=rule)
+where = training.state_sharding(state, mesh, rule)
 step = training.make_step(loss, optimizer, sharding=where, rows_together=1, microbatches=2)
 
 
@@ -81,6 +81,14 @@ for end, ahead, failure in [
     except (OSError, training.ReadingFailed) as error:
         found[1:] = f"{type(error).__name__}: {error}", repr(error.__cause__)
     ends.append(found)
+refused = []
+if int(count) > 1:
+    alone = training.init_state(Regressor(), optimizer)
+    for some, other in ((state, jax.random.key(3)), (alone, key), (alone, jax.random.key(3))):
+        try:
+            checkpoints.save(some, other)
+        except ValueError as error:
+            refused.append(str(error))
 checkpoints.save(state, key)
 checkpoints.close()
 try:
@@ -90,6 +98,13 @@ except (IndexError, RuntimeError) as error:
 whole = training.gather(state.model, mesh)
 assert len(whole.weight.devices()) == 1
 share = state.model.weight.addressable_shards[0].data.size
-found = {"losses": losses, "ends": ends, "folder": folder, "failed": failed, "share": share}
-found["weight"] = whole.weight.tolist()
+found = {
+    "refused": refused,
+    "ends": ends,
+    "losses": losses,
+    "folder": folder,
+    "failed": failed,
+    "share": share,
+    "weight": whole.weight.tolist(),
+}
 pathlib.Path(out).write_text(json.dumps(found))

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import hamflow as hf
 from hamflow import cli
 from hamflow.runs.named import ABOUT, RECIPES
 
@@ -71,6 +72,16 @@ class RingTask(AbstractTask):
         return f"mean radius {np.linalg.norm(samples, axis=1).mean():.1f}"
 
 
+class Quartic(hf.AbstractPotential):
+    def energy(self, t, position):
+        return jnp.sum(position**2) / 2 + 0.1 * jnp.sum(position**4)
+
+
+def anharmonic(data_std, data_mean):
+    system = hf.Hamiltonian(Quartic(), hf.GaussianKinetic(data_std**2))
+    return hf.Flow(system, hf.IndependentCoupling(), 1.0, hf.NormalPrior(), hf.Leapfrog(step_size=0.25))
+
+
 LARGE = Ring(radius=30.0)
 NUMBER = 3
 '''
@@ -108,6 +119,42 @@ def test_an_instance_has_defaults_of_its_own(here, capsys):
     run("rings:LARGE", "--dry-run")
     assert '"radius": 30.0' in capsys.readouterr().out
     assert os.listdir(here) == ["rings.py"] or sorted(os.listdir(here)) == ["__pycache__", "rings.py"]
+
+
+def test_a_flow_of_ones_own(here, capsys):
+    """Trained, exported and drawn from by its name; the file of the model names its module, which has to be trusted."""
+    small = ["--num-points", 60, "--width", 4, "--depth", 1, "--batch", 8, "--duration", 16e-6, "--num-samples", 4]
+    assert run("moons", "--flow", "rings:anharmonic", "--sampling-steps", 1, "--steps-together", 1, *small) == 0
+    (folder,) = (here / "runs").iterdir()
+    assert folder.name == "00000-two-moons-rings-anharmonic-batch8-seed0"
+    std = json.loads((folder / "config.json").read_text())["data_std"]
+    code = (
+        "import sys; from hamflow import cli; "
+        f"one = cli.main(['export', {str(folder)!r}, 'y.safetensors']); "
+        f"two = cli.main(['export', {str(folder)!r}, 'x.safetensors', '--trust', 'rings']); sys.exit(10 * one + two)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=here)
+    assert done.returncode == 20, done.stderr
+    assert "trust" in done.stderr
+    assert (here / "x.safetensors").exists()
+    assert not (here / "y.safetensors").exists()
+    mass = hf.load("x.safetensors", trust=("rings",)).flow.system.kinetic.mass
+    assert mass == pytest.approx(std**2)
+
+
+@pytest.mark.parametrize(
+    ("flow", "message"),
+    [
+        ("osculation", "--flow osculation: give oscillation, diffusion, flow-matching, reflection, or module:flow"),
+        ("rings:nothing", "rings has no 'nothing'"),
+        ("rings:NUMBER", "--flow rings:NUMBER is a int: it must be a hamflow.Flow, or return one"),
+        ("nowhere:flow", "no module 'nowhere' from "),
+    ],
+)
+def test_what_is_no_flow(here, flow, message):
+    with pytest.raises(SystemExit, match=f"^ValueError: {message}"):
+        run("moons", "--flow", flow, "--num-points", 600)
+    assert not (here / "runs").exists()
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ ORDER = [
     "fitted_prior",
     "conformance",
     "_array_files",
+    "_lookup",
     "plotting",
     "runs",
     "cli",

@@ -1,16 +1,13 @@
 """`hamflow check module:flow` measures a flow of one's own."""
 
 import argparse
-import importlib
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._lookup import look_up
 from ..conformance import check as measure
 from ..flow import Flow
 from .arrays import read_points
@@ -43,20 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _flow(where: str) -> Any:
     """The flow at `module:name`, the working directory first."""
-    module, colon, name = where.partition(":")
-    if not colon or not module or not name:
-        raise ValueError(f"{where!r} must be module:flow, as in my_systems:pendulum")
-    if module.endswith(".py") or os.sep in module:
-        raise ValueError(f"{module!r} must be the name of a module, without .py and with dots for folders")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"no module {error.name!r} from {Path.cwd()}: run in the folder that holds it") from None
-    if not hasattr(found, name):
-        flows = [key for key, value in vars(found).items() if isinstance(value, Flow)]
-        raise ValueError(f"{module} has no {name!r}" + (f"; its flows are {', '.join(flows)}" if flows else ""))
-    flow = getattr(found, name)
+    flow = look_up(where, Flow)
     if not isinstance(flow, Flow) and callable(flow):
         flow = flow()
     if not isinstance(flow, Flow):

@@ -1,6 +1,8 @@
 """`hamflow export RUN` writes the weights in a run folder to a file."""
 
 import argparse
+import sys
+from pathlib import Path
 from typing import Any
 
 from .values import at_least, positive
@@ -26,6 +28,7 @@ def add_to(commands: Any) -> None:
         metavar="W",
         help="the average over this share of the training, made of those that --averages-every kept",
     )
+    add("--trust", action="append", default=[], metavar="MODULE", help="of yours, which the model may use")
     add("--force", action="store_true", help="replace a file that is there")
     parser.set_defaults(run=run)
 
@@ -38,12 +41,15 @@ def run(options: argparse.Namespace) -> int:
         if error.name is None or error.name.partition(".")[0] == "hamflow":
             raise
         raise ModuleNotFoundError(f"hamflow export needs {error.name}: pip install 'hamflow[examples]'") from None
+    if options.trust:
+        sys.path.insert(0, str(Path.cwd()))
     out = export(
         options.run_folder,
         options.out,
         step=options.step,
         weights=options.weights,
         ema_width=options.ema_width,
+        trust=options.trust,
         replace=options.force,
     )
     print(out)

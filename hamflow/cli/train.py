@@ -2,8 +2,9 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
+
+from .._lookup import look_up
 
 _DESCRIPTION = """Train a recipe. `hamflow train RECIPE --help` lists its settings. The run folder holds samples, the
 curve of the loss, model.safetensors for `hamflow sample`, and checkpoints; `--resume RUN` goes on with it. Exit status:
@@ -53,21 +54,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _own(where: str, names: list[str]) -> Any:
     """The recipe at `module:name`, the working directory first."""
-    import importlib
-
     from ..runs import AbstractRecipe
 
-    module, colon, name = where.partition(":")
-    if not (module and colon and name):
+    if ":" not in where:
         raise ValueError(f"{where!r} is no recipe: give {', '.join(names)}, or module:recipe for one of your own")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"no module {error.name!r} from {Path.cwd()}: run in the folder that holds it") from None
-    if not hasattr(found, name):
-        raise ValueError(f"{module} has no {name!r}")
-    recipe = getattr(found, name)
+    recipe = look_up(where, AbstractRecipe)
     if isinstance(recipe, type) and issubclass(recipe, AbstractRecipe):
         recipe = recipe()
     if not isinstance(recipe, AbstractRecipe):

@@ -1,6 +1,7 @@
 """Averages kept along the training, from which those of other widths are made afterwards."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from .. import training
@@ -20,7 +21,7 @@ def write_averages(folder: Path, recipe: AbstractRecipe, images: int, averages: 
         save(folder / FOLDER / f"{images:012}-{width!r}.safetensors", model)
 
 
-def average_of_width(folder: Path, width: float, *, max_error: float = 0.1) -> PyTree:
+def average_of_width(folder: Path, width: float, *, trust: Sequence[str] = ()) -> PyTree:
     """The average of another width at the last of those that were kept in a run folder.
 
     Raises `ValueError` if there are none, or if they are too few to tell (`reconstruct_average`).
@@ -37,10 +38,9 @@ def average_of_width(folder: Path, width: float, *, max_error: float = 0.1) -> P
         )
     images = [number for number, _, _ in found]
     return training.reconstruct_average(
-        [load(path) for _, _, path in found],
+        [load(path, trust=trust) for _, _, path in found],
         [average for _, average, _ in found],
         images,
         training.PowerFunctionAverage.from_relative_width(width),
         max(images),
-        max_error=max_error,
     )

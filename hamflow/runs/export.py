@@ -1,6 +1,7 @@
 """The weights of a run as a file: of any checkpoint, of a run that was cut off, of an average of another width."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ def export(
     step: int | None = None,
     weights: Literal["average", "model"] = "average",
     ema_width: float | None = None,
+    trust: Sequence[str] = (),
     replace: bool = False,
 ) -> Path:
     """Write the weights in a run folder to a `.safetensors` file, for `hamflow.load` and `hamflow sample`.
@@ -34,6 +36,7 @@ def export(
         weights: those of the average model, or those that are trained.
         ema_width: the average of that width, from those in `averages/` (`reconstruct_average`), in place of one that a
             checkpoint holds.
+        trust: modules of your own that the model may name, as for `hamflow.load`.
         replace: a file that is there.
 
     Returns:
@@ -54,19 +57,22 @@ def export(
     if ema_width is not None:
         if step is not None or weights != "average":
             raise ValueError("--ema-width is of the averages in averages/: leave out --step and --weights")
-        save(out, average_of_width(run, ema_width))
+        save(out, average_of_width(run, ema_width, trust=trust))
         return out
     prefix = {"average": ".ema", "model": ".model"}[weights]
     arrays = training.read_arrays(run / "checkpoints", prefix, step=step)
-    save(out, _with_arrays(_structure(run), {name.removeprefix(prefix): array for name, array in arrays.items()}, run))
+    save(
+        out,
+        _with_arrays(_structure(run, trust), {name.removeprefix(prefix): array for name, array in arrays.items()}, run),
+    )
     return out
 
 
-def _structure(run: Path) -> PyTree:
+def _structure(run: Path, trust: Sequence[str]) -> PyTree:
     """A model of that run, whichever its weights."""
     for name in ("initial.safetensors", "model.safetensors"):
         if (run / name).exists():
-            return load(run / name)
+            return load(run / name, trust=trust)
     raise FileNotFoundError(
         f"{run} has no initial.safetensors, which tells the structure of its model: it is a run of an older hamflow, "
         "and writes model.safetensors when it is resumed and ends"

@@ -15,16 +15,13 @@ import numpy as np
 
 from .. import data
 from .._types import PyTree
-from ..flow import Flow
 from ..networks.unet import UNet
 from ..objectives import drop_labels, velocity_matching_loss
 from ..predictors import Preconditioned
-from ..recipes import diffusion, flow_matching, oscillation, reflection
 from ..sampling import generate
+from .flows import check_flow, make_flow
 from .recipe import AbstractRecipe, AbstractTask, Batches, Problem
 from .words import count, say
-
-FlowName = Literal["oscillation", "diffusion", "flow-matching", "reflection"]
 
 
 @final
@@ -43,7 +40,7 @@ class Pictures(AbstractRecipe):
     xflip: bool = False  # mirror half of the pictures
     skip_corrupt: bool = False  # leave out pictures that cannot be read, and say how many
     # Flow
-    flow: FlowName = "oscillation"
+    flow: str = "oscillation"  # or diffusion, flow-matching, reflection, or module:flow for one of your own
     # Network: a DDPM++ U-Net
     channels: int = 32  # what the multipliers multiply
     multipliers: tuple[int, ...] = (1, 1, 2)  # of the channels, one a level
@@ -93,6 +90,7 @@ class PicturesTask(AbstractTask):
 
     def __init__(self, recipe: Pictures):
         self.recipe = recipe
+        check_flow(recipe.flow)
         path = recipe.data or data.embedded_faces()
         source = data.open_images(path, recipe.resolution, labels=recipe.cond, skip_corrupt=recipe.skip_corrupt)
         if source.skipped:
@@ -198,17 +196,3 @@ class PicturesTask(AbstractTask):
             return str(data.memorisation(nearest, yardstick))
         except ValueError as error:  # samples that are NaN, a data set of copies: the run has ended well all the same
             return f"no nearest neighbours: {error}"
-
-
-def make_flow(name: FlowName, data_std: float, data_mean: float) -> Flow:
-    """The flow of that name, for data of that deviation and mean."""
-    match name:
-        case "oscillation":
-            return oscillation(frequency=1.0 / data_std)  # its scalings are then all trivial
-        case "diffusion":
-            return diffusion(data_std=data_std, data_mean=data_mean)
-        case "flow-matching":
-            return flow_matching()
-        case "reflection":
-            return reflection(lower=-1.0, upper=1.0)
-    raise ValueError(f"unknown flow {name}")

@@ -22,7 +22,7 @@ from ..networks import MLP
 from ..objectives import velocity_matching_loss
 from ..predictors import Preconditioned
 from ..sampling import generate
-from .pictures import FlowName, make_flow
+from .flows import check_flow, make_flow
 from .recipe import AbstractRecipe, AbstractTask, Problem
 
 LAWS = {"two-moons": data.two_moons, "checkerboard": data.checkerboard}
@@ -39,7 +39,7 @@ class Points(AbstractRecipe):
     num_points: int = 50_000  # drawn of that law
     data_seed: int = 0
     # Flow
-    flow: FlowName = "oscillation"
+    flow: str = "oscillation"  # or diffusion, flow-matching, reflection, or module:flow for one of your own
     # Network
     width: int = 128
     depth: int = 3  # residual blocks
@@ -82,6 +82,7 @@ class PointsTask(AbstractTask):
 
     def __init__(self, recipe: Points):
         self.recipe = recipe
+        check_flow(recipe.flow)
         if recipe.data is None:
             points = np.asarray(LAWS[recipe.law](jr.key(recipe.data_seed), recipe.num_points))
             name, self.about = recipe.law, f"of {recipe.law.replace('-', ' ')}"

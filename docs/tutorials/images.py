@@ -69,9 +69,8 @@ def loss(model, batch, key):
 # %%
 mesh = training.device_mesh()
 optimizer, trainable = optax.adam(4e-3, b2=0.99), model.trainable()
-state = training.init_state(model, optimizer, trainable=trainable)
+state = training.init_state(model, optimizer, trainable=trainable, mesh=mesh)
 where = training.state_sharding(state, mesh)
-state = training.shard(state, where)
 key = training.replicate(jr.key(2), mesh)
 step = training.make_step(
     loss,
@@ -176,6 +175,9 @@ print("step", int(restored.step), "all arrays equal:", all(jax.tree.leaves(same)
 # | a damaged picture | all steps before it | `--skip-corrupt`, or mend it |
 # | two trainers on one folder | the first one's run | the second is refused |
 #
+# A run that was cut off has no `model.safetensors` yet. `hamflow export RUN` writes it, from the latest checkpoint or from
+# any other, also while the training goes on.
+#
 # ## FFHQ
 #
 # Prepare the pictures once, cut and resized, in a form that feeds a GPU from one CPU core:
@@ -187,12 +189,10 @@ print("step", int(restored.step), "all arrays equal:", all(jax.tree.leaves(same)
 # On one GPU, with the published recipe, 32 pictures at a time:
 #
 # ```sh
-# python examples/ffhq.py --data ffhq-64x64.zip --resolution 64 --batch 256 --microbatches 8 \
-#     --duration 200 --optimizer adam --lr 2e-4 --lr-rampup 10 --no-lr-decay --beta2 0.999 \
-#     --dropout 0.05 --xflip --channels 128 --multipliers 1 2 2 2 --blocks 4 4 4 4 \
-#     --attention 16 --sampling-steps 40 --save-every 1 --tensorboard
+# hamflow train ffhq --data ffhq-64x64.zip --microbatches 8 --tensorboard
 # ```
 #
-# On the eight GPUs of a host `--mesh data=8` takes the place of `--microbatches 8`, on four such hosts it is
+# `hamflow train` knows some recipes by name: `faces` is the script above, `ffhq` the same with the settings of the
+# published model. On the eight GPUs of a host `--mesh data=8` takes the place of `--microbatches 8`, on four such hosts it is
 # `--batch 1024 --mesh data=32` behind `srun`: [Many devices](../scaling.md) has these commands, and
 # `examples/slurm/` the scripts. The loss is the same for the same batch, so a run may move from one to the other.

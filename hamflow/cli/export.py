@@ -43,14 +43,18 @@ def run(options: argparse.Namespace) -> int:
         raise ModuleNotFoundError(f"hamflow export needs {error.name}: pip install 'hamflow[examples]'") from None
     if options.trust:
         sys.path.insert(0, str(Path.cwd()))
-    out = export(
-        options.run_folder,
-        options.out,
-        step=options.step,
-        weights=options.weights,
-        ema_width=options.ema_width,
-        trust=options.trust,
-        replace=options.force,
-    )
+    try:
+        out = export(
+            options.run_folder,
+            options.out,
+            step=options.step,
+            weights=options.weights,
+            ema_width=options.ema_width,
+            trust=options.trust,
+            replace=options.force,
+        )
+    except ValueError as error:
+        hint = "; for a class or a function of your own give --trust MODULE" if "trust" in str(error) else ""
+        raise ValueError(f"{error}{hint}") from None
     print(out)
     return 0

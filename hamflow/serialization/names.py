@@ -145,10 +145,11 @@ def _find(name: str, where: str, importable: Sequence[str]) -> Any:
             raise Refusal(f"{where} needs {name}, but {module} cannot be imported: {error}.") from None
     found = _walk(sys.modules[module], qualname) if module in sys.modules else None
     if found is None:
-        first = (
-            f"define {qualname} in this script first"
-            if module == "__main__"
-            else f"import {module} first, or trust={(module.partition('.')[0],)!r}"
-        )
+        if module == "__main__":
+            first = f"define {qualname} in this script first"
+        elif module in sys.modules:
+            first = f"{module} has none"
+        else:
+            first = f"import {module} first, or trust={(module.partition('.')[0],)!r}"
         raise Refusal(f"{where} needs {name}, which cannot be found: {first}.")
     return found

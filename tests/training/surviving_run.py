@@ -1,10 +1,12 @@
 """A tiny training by its own process, which the tests kill: `python surviving_run.py MODE FOLDER STEPS ...`
 
 Modes: `each` saves after every step, `last` after the last one only, `6,12` after these too, and keeps all of them.
+`slow` saves after every step and then takes a minute over the fourth.
 """
 
 import pathlib
 import sys
+import time
 
 import jax
 import numpy as np
@@ -26,7 +28,7 @@ from hamflow.training import (
 NUM_EXAMPLES, BATCH, SEED = 32, 5, 3  # an epoch is 6.4 steps
 OPTIMIZER = optax.adam(0.05)
 X = np.random.default_rng(1).normal(size=(NUM_EXAMPLES, 4)).astype(np.float32)
-STEP = make_step(loss, OPTIMIZER)
+STEP = make_step(loss, OPTIMIZER, microbatches=5, rows_together=1)  # so that a run may be killed between two of them
 
 
 def like():
@@ -42,7 +44,7 @@ def train(mode, folder, num_steps):
     state, key = like()
     folder = pathlib.Path(folder)
     folder.mkdir(exist_ok=True)
-    chosen = [int(n) for n in mode.split(",")] if mode not in ("each", "last") else []
+    chosen = [int(n) for n in mode.split(",")] if mode not in ("each", "last", "slow") else []
     saving = Checkpoints(folder / "checkpoints", keep=3, keep_every=1 if chosen else None)
     with lock_run(folder), saving as checkpoints, StopOnSignal() as stop:
         if checkpoints.steps():
@@ -57,10 +59,12 @@ def train(mode, folder, num_steps):
                 x = X[index]
                 state, metrics = STEP(state, {"x": x, "y": x[:, 0]}, key)
                 record(metrics, index)
-                if mode == "each" or n + 1 in chosen:
+                if mode in ("each", "slow") or n + 1 in chosen:
                     record.flush()
                     checkpoints.save(state, key, position(state).to_json())
                 print("step", n + 1, flush=True)
+                if mode == "slow" and n + 1 == 4:
+                    time.sleep(60)
                 if stop.requested:
                     break
             record.flush()

@@ -144,6 +144,26 @@ def test_sigterm_saves_leaves_with_143_and_loses_no_step(tmp_path):
     assert restored(tmp_path / "run") == restored(tmp_path / "straight")
 
 
+def test_a_second_sigterm_leaves_at_once(tmp_path):
+    """In the middle of a step that takes a minute; the last checkpoint is good, and the run goes on from it."""
+    child = start("slow", tmp_path / "run", 100_000)
+    while child.stdout.readline() != "step 4\n":
+        assert child.poll() is None
+    begin = time.monotonic()
+    child.terminate()
+    while "Once more to leave at once." not in child.stderr.readline():
+        assert child.poll() is None
+    assert child.poll() is None
+    child.terminate()
+    child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGTERM
+    assert time.monotonic() - begin < 30  # it did not wait for the step
+    newest = max(complete_steps(tmp_path / "run"))
+    assert newest >= 3
+    finish(start("each", tmp_path / "run", newest + 2, tmp_path / "straight", newest + 2))
+    assert restored(tmp_path / "run") == restored(tmp_path / "straight")
+
+
 FULL = """
 import resource, sys
 import jax, jax.numpy as jnp, optax

@@ -60,7 +60,7 @@ def parse(
     run = finder.parse_known_args(arguments)[0].resume
     default = recipe if run is None else recipe_of(Path(run), recipe)
     kind = type(recipe)
-    fields = [("recipe", kind, default), ("options", Options, Options())]
+    fields = [("recipe", kind, default), ("command", Options, Options())]
     both = dataclasses.make_dataclass(
         "Command", [(name, of, dataclasses.field(default=value)) for name, of, value in fields], frozen=True
     )
@@ -70,5 +70,5 @@ def parse(
         prog=" ".join(words) or None,
         description=description or kind.__doc__,
     )
-    recipe = dataclasses.replace(found.recipe, **kind.SMALLER) if found.options.smoke else found.recipe
-    return recipe, found.options
+    recipe = dataclasses.replace(found.recipe, **kind.SMALLER) if found.command.smoke else found.recipe
+    return recipe, found.command

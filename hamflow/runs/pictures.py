@@ -40,14 +40,14 @@ class Pictures(AbstractRecipe):
     xflip: bool = False  # mirror half of the pictures
     skip_corrupt: bool = False  # leave out pictures that cannot be read, and say how many
     # Flow
-    flow: str = "oscillation"  # or diffusion, flow-matching, reflection, or module:flow for one of your own
+    flow: str = "oscillation"  # oscillation, diffusion, flow-matching, reflection, or module:flow for one of your own
     # Network: a DDPM++ U-Net
     channels: int = 32  # what the multipliers multiply
     multipliers: tuple[int, ...] = (1, 1, 2)  # of the channels, one a level
     blocks: tuple[int, ...] = (0, 1, 1)  # residual blocks, one number a level (a decoder has one more)
     attention: tuple[int, ...] = ()  # sides of the feature maps with attention (the smallest always has it)
     patch: int = 1  # pictures enter as patch x patch blocks: 1 for quality, 2 for speed
-    dropout: float = 0.0
+    dropout: float = 0.0  # in the residual blocks
     # Training
     duration: float = 0.0118  # millions of images
     optimizer: Literal["muon", "adam"] = "muon"  # Muon needs half of Adam's steps here; Adam is what EDM used

@@ -35,20 +35,20 @@ class Points(AbstractRecipe):
 
     # Data
     data: Path | None = None  # a .npy or .npz of shape (n, *event); a law of the library if not given
-    law: Literal["two-moons", "checkerboard"] = "two-moons"  # drawn by --data-seed
+    law: Literal["two-moons", "checkerboard"] = "two-moons"  # of the points, without --data
     num_points: int = 50_000  # drawn of that law
-    data_seed: int = 0
+    data_seed: int = 0  # of these draws
     # Flow
-    flow: str = "oscillation"  # or diffusion, flow-matching, reflection, or module:flow for one of your own
+    flow: str = "oscillation"  # oscillation, diffusion, flow-matching, reflection, or module:flow for one of your own
     # Network
-    width: int = 128
+    width: int = 128  # of the hidden layers
     depth: int = 3  # residual blocks
     position_octaves: int = 0  # sines and cosines of the position, for laws with sharp edges
     # Training
     batch: int = 256
     duration: float = 0.5632  # millions of points
-    lr: float = 2e-3
-    ema: float = 0.02
+    lr: float = 2e-3  # the learning rate
+    ema: float = 0.02  # half-life of the average model, millions of points
     steps_together: int = 50
     held_out: float = 0.1
     validate_every: float = 0.128  # a multiple of what is together in a dispatch: one compilation

@@ -33,7 +33,7 @@ class AbstractRecipe(abc.ABC):
     beta2: float = 0.99  # of Adam's second moment; .999 for runs of many thousand steps
     ema: float = 0.5  # half-life of the average model, millions of examples (EDM's ramp-up shortens it early on)
     ema_width: tuple[float, ...] = ()  # in place of a half-life: averages over such shares of the training, as .05 .1
-    seed: int = 0
+    seed: int = 0  # of the weights, of all random draws and of the order of the examples
     start: Path | None = None  # a model of hamflow.save, or a run folder, whose weights the training begins with
     on_nonfinite: Literal["stop", "skip"] = "stop"  # at a loss that is not finite; ten batches in a row end the run
     steps_together: int = 1  # in one dispatch: more for steps of a millisecond or less
@@ -41,7 +41,7 @@ class AbstractRecipe(abc.ABC):
     held_out: float = 0.05  # share of the examples that is not trained on, but measured
     validate_every: float = 0.004  # millions of examples between measurements of the held-out loss
     snapshot_every: float = 0.0  # millions of examples between pictures of samples in snapshots/; 0 for none
-    num_samples: int = 64
+    num_samples: int = 64  # drawn at the end
     sampling_steps: int = 18  # of Heun's method: twice as many evaluations, less one
     # Keeping
     save_every: float = 0.02  # millions of examples between checkpoints

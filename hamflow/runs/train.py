@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import json
 import signal
 import sys
@@ -187,6 +188,9 @@ def _train(recipe: AbstractRecipe, options: Options, words: tuple[str, ...], hel
                     dispatch = 1 if together == 1 else len(read["index"])
                     cost = training.measure_cost(step, state, batch, key_train)
                     cost = dataclasses.replace(cost, flops=cost.flops // dispatch)
+                    gc.collect()  # what is there by now stays: else it is looked through again and again, 1 ms a step
+                    gc.freeze()
+                    shown.callback(gc.unfreeze)
                     say(f"{'a step' if dispatch == 1 else f'{dispatch} steps in a dispatch'}: {cost}")
                 profile(state)
                 state, metrics = step(state, batch, key_train)

@@ -15,6 +15,7 @@ import equinox as eqx
 import jax
 
 from hamflow._types import PyTree
+from hamflow.training.last_state import LastState
 
 _Static = tuple[jax.tree_util.PyTreeDef, tuple[Any, ...]]
 
@@ -44,12 +45,15 @@ class CompiledStep:
             return arrays, metrics
 
         self._compiled = compiled
+        self._last = LastState()
 
     def __call__(self, state: Any, batch: PyTree, key: Any) -> tuple[Any, Any]:
-        arrays, static = _part(state)
+        arrays, static = self._last.parts_of(state) or _part(state)
         with failed_checks_named():
             arrays, metrics = self._compiled(arrays, batch, key, static)
-        return _join(arrays, static), metrics
+        state = _join(arrays, static)
+        self._last.remember(state, (arrays, static), static[0])
+        return state, metrics
 
     def trace(self, state: Any, batch: PyTree, key: Any) -> jax.stages.Traced:
         """The program for these arguments: `.jaxpr` is its text, `.lower().compile()` compiles it and runs nothing.

@@ -132,10 +132,7 @@ def _ends(old: float, schedule: AbstractSchedule) -> tuple[float, float, float]:
 @eqx.filter_jit  # one program, and not one an operation
 def _measured_ends(old: Array, schedule: AbstractSchedule) -> tuple[Array, Array, Array, Array]:
     """The new horizon, the old time there, the time near 0 and the scale."""
-    if isinstance(schedule, Schedule):
-        horizon = jnp.full_like(old, schedule.horizon)
-    else:
-        horizon = schedule.inverse(old)
+    horizon = jnp.full_like(old, schedule.horizon) if isinstance(schedule, Schedule) else schedule.inverse(old)
     zero = jnp.zeros_like(old)
     slopes = [jax.jvp(f, (zero,), (jnp.ones_like(zero),))[1] for f in (schedule.time, schedule.scale)]
     steady = jnp.isfinite(slopes[0]) & jnp.isfinite(slopes[1])

@@ -1,6 +1,5 @@
 """Strict settings for every test, and the fixtures they share."""
 
-import importlib
 import importlib.metadata
 import os
 import tempfile
@@ -16,24 +15,6 @@ from hypothesis import settings
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-
-def _share_contexts(programs: int = 50):
-    """Lower fifty programs in one MLIR context: jax makes one for each, in 4 of the 18 ms that a small program takes.
-
-    A new one now and then, for a context keeps the constants of what it saw. A jax that has no such function is let be.
-    """
-    mlir = importlib.import_module("jax._src.interpreters.mlir")
-    make, recent, count = getattr(mlir, "make_ir_context", None), None, 0
-
-    def make_ir_context():
-        nonlocal recent, count
-        recent, count = make() if count % programs == 0 else recent, count + 1
-        return recent
-
-    if make is not None:
-        mlir.make_ir_context = make_ir_context
-
-
 # Most of the suite's time is XLA's compilation of small functions, so it is told to hurry: no optimisations that cost
 # time, no fusion through MLIR (half of what is left, where jaxlib still has the switch), and nothing compiled twice, in
 # either worker or in a process that a test starts. `HAMFLOW_OPTIMIZE=1 pytest` compiles as for users, and so do the
@@ -45,7 +26,6 @@ if not os.environ.get("HAMFLOW_OPTIMIZE"):
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # the workers have that of the process which started them
         cache = tempfile.TemporaryDirectory(prefix="hamflow-tests-")  # gone when this process ends
         os.environ["JAX_COMPILATION_CACHE_DIR"] = cache.name
-    _share_contexts()
     for name, value in {
         "jax_disable_most_optimizations": True,
         "jax_compilation_cache_dir": os.environ["JAX_COMPILATION_CACHE_DIR"],

@@ -7,6 +7,7 @@ pass through, since their values are not known yet.
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -47,6 +48,16 @@ def require(value: Any, holds: Callable[[Any], Any], message: str) -> None:
         # A Python number is judged without jax: an object built at import must not start the devices.
         if not (found if isinstance(found, bool) else bool(jnp.all(jnp.asarray(found)))):
             raise ValueError(message)
+
+
+def at_once() -> AbstractContextManager[None]:
+    """A context in which compiled functions of known numbers have values, inside `jit` too.
+
+    `jax.ensure_compile_time_eval` alone would run every constant operation within such a function by itself, compiled
+    by itself, and outside `jit` there is nothing to ensure.
+    """
+    traced = isinstance(jnp.zeros(()), Tracer)
+    return jax.ensure_compile_time_eval() if traced else nullcontext()
 
 
 def is_concrete(*values: Any) -> bool:

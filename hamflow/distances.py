@@ -36,10 +36,10 @@ def two_sample_distance(
     """
     directions = _directions(key, found, num_projections)
     a, b = _projected(found, directions), _projected(expected, directions)
-    scale, both = _scale(b), np.concatenate([a, b])
+    scale, both = _scale(b), np.ascontiguousarray(np.concatenate([a, b]).T)  # a row is sorted faster than a column
     shuffle = np.random.default_rng(np.asarray(jr.key_data(key)).ravel())
-    halves = (both[shuffle.permutation(len(both))] for _ in range(num_permutations))
-    null = [_between(np.sort(h[: len(a)], 0), np.sort(h[len(a) :], 0), scale) for h in halves]
+    halves = (np.take(both, shuffle.permutation(both.shape[1]), axis=1) for _ in range(num_permutations))
+    null = [_between_halves(h, len(a), scale) for h in halves]
     floor = float(np.mean(null) + 5.0 * np.std(null))
     return _between(np.sort(a, axis=0), np.sort(b, axis=0), scale), floor
 
@@ -88,3 +88,12 @@ def _scale(projected: np.ndarray) -> np.ndarray:
 
 def _between(a: np.ndarray, b: np.ndarray, scale: np.ndarray) -> float:
     return float(np.max(np.mean(np.abs(a - b), axis=0) / scale))
+
+
+def _between_halves(rows: np.ndarray, size: int, scale: np.ndarray) -> float:
+    """The same of the first `size` columns and the others; `rows` is overwritten."""
+    a, b = rows[:, :size], rows[:, size:]
+    a.sort(axis=1)
+    b.sort(axis=1)
+    a -= b
+    return float(np.max(np.mean(np.abs(a, out=a), axis=1) / scale))

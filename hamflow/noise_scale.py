@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _linear as linear
-from ._parameters import as_time, cast, is_concrete
+from ._parameters import as_time, at_once, cast, is_concrete
 from ._types import Array, Float, ScalarLike
 from .propagators import AbstractLinearPropagator, HarmonicMotion, LinearFreeMotion
 from .rescheduled import RescheduledLinearMotion
@@ -60,22 +60,10 @@ class RatioNoiseScale(AbstractNoiseScale):
     horizon: float | Array
 
     def log_sigma(self, t: ScalarLike | Float[Array | np.ndarray, "*times"]) -> Float[Array, "*times"]:
-        t = as_time(t)
-        wide = _at_least_single(t)
-        values = jax.vmap(self.unclipped)(wide.reshape(-1)).reshape(t.shape)
-        smallest, largest = self.span(wide.dtype)
-        return jnp.clip(values, jnp.log(_BELOW * smallest), jnp.log(largest)).astype(t.dtype)
+        return _log_sigma(self, as_time(t))
 
     def time(self, log_sigma: ScalarLike | Float[Array | np.ndarray, "*times"]) -> Float[Array, "*times"]:
-        if isinstance(self.propagator, RescheduledLinearMotion):  # the same sigma, by another clock
-            t = self.propagator.schedule.inverse(self._before(self.propagator).time(log_sigma))
-            return jnp.minimum(t, cast(self.horizon, t.dtype))
-        given = as_time(log_sigma)
-        # All finite after the exponential, in single precision too.
-        log_sigma = jnp.clip(_at_least_single(given), -60.0, 60.0)
-        t = self._closed_form(jnp.exp(log_sigma))
-        horizon = cast(self.horizon, log_sigma.dtype)
-        return jnp.clip(self._tabulated(log_sigma) if t is None else t, 0.0, horizon).astype(given.dtype)
+        return _time(self, as_time(log_sigma))
 
     def span(self, dtype: Any = float) -> tuple[Array, Array]:
         a, b = self._root_mean_squares(jnp.asarray(self.horizon, dtype))
@@ -96,12 +84,12 @@ class RatioNoiseScale(AbstractNoiseScale):
         """Whether sigma grows on all of [0, horizon], at 128 times; taken to be so where a parameter is traced."""
         if not is_concrete(self):
             return True
-        with jax.ensure_compile_time_eval():
+        with at_once():
             t = jnp.asarray(self.horizon, float) * (jnp.arange(128, dtype=float) + 0.5) / 128
-            values = np.asarray(jax.vmap(self.unclipped)(t))
+            values = np.asarray(_unclipped(self, t))
         return bool(np.all(np.diff(values) > 0))
 
-    def _before(self, motion: RescheduledLinearMotion) -> "RatioNoiseScale":
+    def before(self, motion: RescheduledLinearMotion) -> "RatioNoiseScale":
         """The noise scale of the flow that was rescheduled."""
         horizon = motion.schedule.time(jnp.asarray(self.horizon, float))
         return RatioNoiseScale(propagator=motion.motion, alpha=self.alpha, beta=self.beta, horizon=horizon)
@@ -113,7 +101,7 @@ class RatioNoiseScale(AbstractNoiseScale):
         b = linear.compose(b_block, beta)
         return linear.root_mean_square(a, t.dtype), linear.root_mean_square(b, t.dtype)
 
-    def _closed_form(self, sigma: Array) -> Array | None:
+    def closed_form(self, sigma: Array) -> Array | None:
         """sigma = r beta / (1 + r alpha) with r = B / A, and r is t / m or tan(wt) / (m w)."""
         if not (isinstance(self.alpha, linear.Scaling) and isinstance(self.beta, linear.Scaling)):
             return None
@@ -129,7 +117,7 @@ class RatioNoiseScale(AbstractNoiseScale):
                 return jnp.where(free, straight, jnp.arctan(w * straight) / w)
         return None
 
-    def _tabulated(self, log_sigma: Array) -> Array:
+    def tabulated(self, log_sigma: Array) -> Array:
         horizon = cast(self.horizon, log_sigma.dtype)
         logit = jnp.linspace(-16.0, 16.0, _TABLE, dtype=log_sigma.dtype)
         table = self.log_sigma(horizon * jax.nn.sigmoid(logit))
@@ -139,6 +127,32 @@ class RatioNoiseScale(AbstractNoiseScale):
         slope = jax.lax.stop_gradient(slope)
         rising = slope > 0  # not where log sigma is held
         return t + jnp.where(rising, (log_sigma - value) / jnp.where(rising, slope, jnp.ones_like(slope)), 0.0)
+
+
+# Each is one program where a person asks outside jit, and not one for every operation in it: seconds for matrices.
+@eqx.filter_jit
+def _unclipped(scale: RatioNoiseScale, t: Array) -> Array:
+    return jax.vmap(scale.unclipped)(t)
+
+
+@eqx.filter_jit
+def _log_sigma(scale: RatioNoiseScale, t: Array) -> Array:
+    wide = _at_least_single(t)
+    values = jax.vmap(scale.unclipped)(wide.reshape(-1)).reshape(t.shape)
+    smallest, largest = scale.span(wide.dtype)
+    return jnp.clip(values, jnp.log(_BELOW * smallest), jnp.log(largest)).astype(t.dtype)
+
+
+@eqx.filter_jit
+def _time(scale: RatioNoiseScale, given: Array) -> Array:
+    if isinstance(scale.propagator, RescheduledLinearMotion):  # the same sigma, by another clock
+        t = scale.propagator.schedule.inverse(scale.before(scale.propagator).time(given))
+        return jnp.minimum(t, cast(scale.horizon, t.dtype))
+    # All finite after the exponential, in single precision too.
+    log_sigma = jnp.clip(_at_least_single(given), -60.0, 60.0)
+    t = scale.closed_form(jnp.exp(log_sigma))
+    horizon = cast(scale.horizon, log_sigma.dtype)
+    return jnp.clip(scale.tabulated(log_sigma) if t is None else t, 0.0, horizon).astype(given.dtype)
 
 
 class AffineNoiseScale(AbstractNoiseScale):

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ._parameters import is_concrete
+from ._parameters import at_once, is_concrete
 from ._types import Array, Float, ScalarLike, checked
 from .domains import Euclidean
 from .flow import Flow
@@ -60,7 +60,7 @@ def reschedule(flow: Flow, schedule: AbstractSchedule) -> Flow:
         raise TypeError(
             "reschedule asks the schedule for the new horizon, and something is traced: call it outside jit"
         )
-    with jax.ensure_compile_time_eval():
+    with at_once():
         horizon, least, factor = _ends(float(flow.horizon), schedule)
     return Flow(
         RescheduledSystem(system=flow.system, schedule=schedule, least=least),  # pyright: ignore[reportCallIssue]
@@ -107,25 +107,34 @@ def _require_diffusion(flow: Flow, name: str) -> None:
     if not flow.is_linear:
         raise ValueError(f"{advice}; this one is not linear")
     times = jnp.asarray(flow.horizon, float) * jnp.linspace(0.1, 1.0, 4)
-    a, b, _, _ = flow.coefficients(times)
+    a, b = _data_and_noise(flow, times)
     if is_concrete(a, b) and not (a.ndim == 1 and bool(jnp.allclose(a, 1.0)) and bool(jnp.allclose(b, times))):
         raise ValueError(advice)
 
 
+@eqx.filter_jit
+def _data_and_noise(flow: Flow, times: Array) -> tuple[Array, ...]:
+    return flow.coefficients(times)[:2]
+
+
 def _ends(old: float, schedule: AbstractSchedule) -> tuple[float, float, float]:
     """The new horizon, a time near 0 where clock and scale have slopes, and the scale at the horizon."""
-    if isinstance(schedule, Schedule):  # as it was given, to the last digit
-        horizon = jnp.asarray(schedule.horizon, float)
-    else:
-        horizon = schedule.inverse(jnp.asarray(old, float))
-    reached = float(schedule.time(horizon))
+    horizon, reached, least, factor = (float(v) for v in _measured_ends(jnp.asarray(old, float), schedule))
     if not abs(reached - old) <= 1e-4 * old:
         raise ValueError(
             f"the schedule's clock reaches {reached:g} at its horizon, and the flow's horizon is {old:g}: "
             "time(horizon) must be that"
         )
-    zero = jnp.zeros((), float)
+    # As it was given, to the last digit.
+    return schedule.horizon if isinstance(schedule, Schedule) else horizon, least, factor
+
+
+@eqx.filter_jit  # one program, and not one an operation
+def _measured_ends(old: Array, schedule: AbstractSchedule) -> tuple[Array, Array, Array, Array]:
+    """The new horizon, the old time there, the time near 0 and the scale."""
+    horizon = jnp.full_like(old, schedule.horizon) if isinstance(schedule, Schedule) else schedule.inverse(old)
+    zero = jnp.zeros_like(old)
     slopes = [jax.jvp(f, (zero,), (jnp.ones_like(zero),))[1] for f in (schedule.time, schedule.scale)]
-    steady = all(bool(jnp.isfinite(slope)) for slope in slopes)
-    least = 0.0 if steady else float(schedule.inverse(jnp.asarray(_LEAST * old, float)))
-    return float(horizon), least, float(schedule.scale(horizon))
+    steady = jnp.isfinite(slopes[0]) & jnp.isfinite(slopes[1])
+    least = jnp.where(steady, zero, schedule.inverse(_LEAST * old))
+    return horizon, schedule.time(horizon), least, schedule.scale(horizon)

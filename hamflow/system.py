@@ -23,6 +23,7 @@ from .domains import AbstractDomain, Euclidean
 from .kinetics import AbstractKinetic
 from .potentials.base import AbstractForce, AbstractPotential
 from .potentials.function import as_callable
+from .potentials.zero import ZeroPotential
 from .propagators import AbstractPropagator, AbstractSolvable
 from .state import PhaseState
 
@@ -226,6 +227,8 @@ class NonSeparableHamiltonian(AbstractSystem):
 
 
 def _kick(force: AbstractForce, t: ScalarLike, state: PhaseState, h: ScalarLike) -> PhaseState:
+    if isinstance(force, ZeroPotential):
+        return state  # the momentum stays to the last bit; a sum with zero flushes the smallest numbers
     push = force.force(t, state.position)
     return PhaseState(state.position, state.momentum + jnp.asarray(h, push.dtype) * push)
 

@@ -57,18 +57,25 @@ def measured(name) -> dict:
         again, _, _, _ = _columns(move(before, array(zero, t1, t1, t1), array(-t1, -t1, -t1, -t1)))
 
         unravel = ravel_pytree(_row(start, 0))[1]
-        flat = jax.vmap(lambda state: ravel_pytree(state)[0])(start)
         derivative = jax.jacfwd(lambda z, t: ravel_pytree(flow.evolve(unravel(z), t))[0], argnums=(0, 1))
-        jacobian, rate = jax.jit(jax.vmap(derivative, (0, None)))(flat, jnp.asarray(t2, float))
-
         system = flow.system
-        field = jax.vmap(system.vector_field, (None, 0))(jnp.asarray(t2, float), end)
         energy = jax.vmap(getattr(system, "energy", lambda t, s: t), (None, 0))
+
+        @eqx.filter_jit
+        def rest(start, end, zero, t2):
+            flat = jax.vmap(lambda state: ravel_pytree(state)[0])(start)
+            jacobian, rate = jax.vmap(derivative, (0, None))(flat, t2)
+            return {
+                "jacobian": jacobian,
+                "rate": jax.vmap(unravel)(rate),
+                "field": jax.vmap(system.vector_field, (None, 0))(t2, end),
+                "velocity": jax.vmap(flow.velocity, (0, None))(end, t2),
+                "energies": [energy(t, s) for t, s in ((zero, start), (t2, end))],
+                "contained": jax.vmap(system.domain.contains)(end.position),
+            }
+
         got = {"start": start, "end": end, "still": still, "back": back, "via": via, "again": again}
-        got |= {"jacobian": jacobian, "rate": jax.vmap(unravel)(rate), "field": field}
-        got |= {"velocity": jax.vmap(flow.velocity, (0, None))(end, t2)}
-        got |= {"energies": [energy(jnp.asarray(t, float), s) for t, s in ((zero, start), (t2, end))]}
-        got |= {"contained": jax.vmap(system.domain.contains)(end.position)}
+        got |= rest(start, end, *array(zero, t2))
         return jax.tree.map(np.asarray, got)
 
 
@@ -77,7 +84,7 @@ def _row(tree, i):
 
 
 def _columns(tree):
-    return [jax.tree.map(lambda leaf, i=i: leaf[:, i], tree) for i in range(4)]
+    return [jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[:, i], tree) for i in range(4)]
 
 
 def assert_same(left, right, tolerance=1e-10):
@@ -147,17 +154,23 @@ def test_kick_and_drift_are_the_two_halves_of_the_vector_field(name, x64):
     state = jax.tree.map(lambda leaf: leaf[0], states(jr.key(3), system, SYSTEMS[name].shape, 1))
     t, h = array(0.4, 0.3)
 
-    flat, unravel = ravel_pytree(state)
+    @eqx.filter_jit
+    def measure(system, state, t, h):
+        flat, unravel = ravel_pytree(state)
 
-    def steps(z, h):
-        return ravel_pytree(system.kick(t, unravel(z), h))[0], ravel_pytree(system.drift(t, unravel(z), h))[0]
+        def steps(z, h):
+            return ravel_pytree(system.kick(t, unravel(z), h))[0], ravel_pytree(system.drift(t, unravel(z), h))[0]
 
-    # Not compiled as a whole: its pieces are shared by all systems.
-    (_, kick_rate), (_, drift_rate) = jax.jacfwd(steps, argnums=(0, 1))(flat, jnp.zeros(()))
-    (kick, _), (drift, _) = jax.tree.map(np.asarray, jax.jacfwd(steps, argnums=(0, 1))(flat, h))
-    rate, field = kick_rate + drift_rate, ravel_pytree(system.vector_field(t, state))[0]
-    there = system.kick(t, system.drift(t, state, h), h)
-    back = system.drift(t, system.kick(t, there, -h), -h)
+        # At h = 0 for the rates, and at h for the maps.
+        (kick, kick_rate), (drift, drift_rate) = jax.vmap(jax.jacfwd(steps, argnums=(0, 1)), (None, 0))(
+            flat, jnp.stack([jnp.zeros_like(h), h])
+        )
+        there = system.kick(t, system.drift(t, state, h), h)
+        back = system.drift(t, system.kick(t, there, -h), -h)
+        field = ravel_pytree(system.vector_field(t, state))[0]
+        return kick[1], drift[1], kick_rate[0] + drift_rate[0], field, back
+
+    kick, drift, rate, field, back = jax.tree.map(np.asarray, measure(system, state, t, h))
     np.testing.assert_allclose(rate, field, atol=1e-12)
     assert_same(back, state, 1e-12)
     assert symplectic_defect(drift) < 1e-12
@@ -236,9 +249,13 @@ def drawn_at(name, fraction):
     entry = FLOWS[name]
     with jax.enable_x64(True):
         flow = entry.build()
-        times = jnp.full((DRAWS,), fraction * flow.horizon, float)
-        state = eqx.filter_jit(flow.sample_state)(jr.key(6), entry.data(np.random.default_rng(5), DRAWS), times)
-        return flow.prior, np.asarray(state.position)
+        # Optimal transport only permutes the noise of a batch, in a time that grows as the cube of its rows.
+        size = 125 if isinstance(flow.coupling, hf.MinibatchOTCoupling) else DRAWS
+        data, draw = entry.data(np.random.default_rng(5), DRAWS), eqx.filter_jit(flow.sample_state)
+        times = jnp.full((size,), fraction * flow.horizon, float)
+        keys = [jr.key(6)] if size == DRAWS else jr.split(jr.key(6), DRAWS // size)
+        batches = [draw(key, rows, times).position for key, rows in zip(keys, np.split(data, len(keys)), strict=True)]
+        return flow.prior, np.concatenate([np.asarray(rows) for rows in batches])
 
 
 @pytest.mark.parametrize("name", WITH_DATA)

@@ -2,6 +2,7 @@
 
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,25 +57,32 @@ def test_sigma_and_its_inverse_in_closed_form(name, double):
         np.testing.assert_allclose(scale.time(jnp.asarray(np.log(s), float)), time(s), rtol=tolerance)
 
 
+@eqx.filter_jit  # flows that differ in their domains only share one program
+def there_and_back(scale, t):
+    """log sigma at `t`; the times of values beyond both ends; values inside, their times, and log sigma there."""
+    log_sigma = scale.log_sigma(t)
+    low, high = log_sigma[0], log_sigma[-1]
+    beyond = jnp.stack([jnp.full_like(low, -1e3), low - 1.0, high + 20.0, jnp.full_like(low, 1e3)])
+    inside = jnp.linspace(low + 0.1, high - 0.1, 101)
+    times = scale.time(jnp.concatenate([beyond, inside]))
+    return log_sigma, times[:4], inside, times[4:], scale.log_sigma(times[4:])
+
+
 @pytest.mark.parametrize("double", [True, False], ids=["double", "single"])
 @pytest.mark.parametrize("name", FLOWS)
 def test_finite_increasing_and_inverted(name, double):
     """On all of [0, T], and beyond it in log sigma, for every flow; the round trip is exact up to the table's error."""
     with jax.enable_x64(double):
         flow = FLOWS[name].build()
-        scale, horizon = flow.noise_scale, float(flow.horizon)
+        horizon = float(flow.horizon)
         t = jnp.asarray(np.linspace(0.0, 1.0, 301) * horizon, float)
-        log_sigma = np.asarray(scale.log_sigma(t), float)
+        log_sigma, back, inside, times, again = (np.asarray(v, float) for v in there_and_back(flow.noise_scale, t))
         assert np.all(np.isfinite(log_sigma))
         assert np.all(np.diff(log_sigma) >= 0.0)
-        low, high = log_sigma[0], log_sigma[-1]
-        assert high - low > 4.0
-        back = np.asarray(scale.time(jnp.asarray([-1e3, low - 1.0, high + 20.0, 1e3], float)), float)
+        assert log_sigma[-1] - log_sigma[0] > 4.0
         assert np.all((back >= 0.0) & (back <= horizon * (1.0 + 1e-6)))
-        inside = np.linspace(low + 0.1, high - 0.1, 101)
-        times = scale.time(jnp.asarray(inside, float))
-        assert np.all(np.diff(np.asarray(times, float)) > 0.0)
-        np.testing.assert_allclose(scale.log_sigma(times), inside, atol=2e-4)
+        assert np.all(np.diff(times) > 0.0)
+        np.testing.assert_allclose(again, inside, atol=2e-4)
 
 
 @pytest.mark.parametrize(

@@ -18,31 +18,31 @@ def energy_gradient(name: str, probe: Probe) -> list[Finding]:
     names = ("velocity = dH/dp", "force = -dH/dx", "dH by finite differences")
     if not probe.has_energy:
         return [f for n in names for f in skipped(n, "the system has no energy")]
-    system: Any = probe.flow.system
-
-    @eqx.filter_jit
-    def measure(states: PhaseState, along: PhaseState) -> tuple[Array, Array, Array]:
-        gradient = jax.vmap(jax.grad(lambda z: system.energy(probe.time, z)))(states)
-        field = jax.vmap(lambda z: system.vector_field(probe.time, z))(states)
-
-        def along_one(z: PhaseState, g: PhaseState, u: PhaseState) -> tuple[Array, Array]:
-            def energy(h: float) -> Array:
-                return system.energy(probe.time, jax.tree.map(lambda a, b: a + h * b, z, u))
-
-            h = 1e-3
-            finite = (8.0 * (energy(h) - energy(-h)) - (energy(2 * h) - energy(-2 * h))) / (12.0 * h)
-            return finite, jnp.vdot(g.position, u.position) + jnp.vdot(g.momentum, u.momentum)
-
-        finite, exact = jax.vmap(along_one)(states, gradient, along)
-        return (
-            relative(field.position, gradient.momentum),
-            relative(field.momentum, -gradient.position),
-            relative(exact, finite),
-        )
-
-    values = measure(probe.last, probe.directions(probe.last.position.shape[0]))
+    along = probe.directions(probe.last.position.shape[0])
+    values = _gradient_gaps(probe.flow.system, probe.time, probe.last, along)
     bounds = (CLOSED, CLOSED, 1e-4)
     return [f for n, v, b in zip(names, values, bounds, strict=True) for f in at_most(n, v, b, "relative error")]
+
+
+@eqx.filter_jit
+def _gradient_gaps(system: Any, t: Array, states: PhaseState, along: PhaseState) -> tuple[Array, Array, Array]:
+    gradient = jax.vmap(jax.grad(lambda z: system.energy(t, z)))(states)
+    field = jax.vmap(lambda z: system.vector_field(t, z))(states)
+
+    def along_one(z: PhaseState, g: PhaseState, u: PhaseState) -> tuple[Array, Array]:
+        def energy(h: float) -> Array:
+            return system.energy(t, jax.tree.map(lambda a, b: a + h * b, z, u))
+
+        h = 1e-3
+        finite = (8.0 * (energy(h) - energy(-h)) - (energy(2 * h) - energy(-2 * h))) / (12.0 * h)
+        return finite, jnp.vdot(g.position, u.position) + jnp.vdot(g.momentum, u.momentum)
+
+    finite, exact = jax.vmap(along_one)(states, gradient, along)
+    return (
+        relative(field.position, gradient.momentum),
+        relative(field.momentum, -gradient.position),
+        relative(exact, finite),
+    )
 
 
 def halves(name: str, probe: Probe) -> list[Finding]:
@@ -50,19 +50,18 @@ def halves(name: str, probe: Probe) -> list[Finding]:
     system = probe.flow.system
     if not isinstance(system, AbstractSeparableSystem):
         return skipped(name, "the system does not split")
+    return at_most(name, _halves_gap(system, probe.time, probe.last), CLOSED, "relative error")
 
-    @eqx.filter_jit
-    def measure(states: PhaseState) -> Array:
-        def one(z: PhaseState) -> Array:
-            zero, one = jnp.zeros(()), jnp.ones(())
-            kicked = jax.jvp(lambda h: system.kick(probe.time, z, h), (zero,), (one,))[1]
-            drifted = jax.jvp(lambda h: system.drift(probe.time, z, h), (zero,), (one,))[1]
-            field = system.vector_field(probe.time, z)
-            return relative(jax.tree.map(jnp.add, kicked, drifted), field)
 
-        return jnp.max(jax.vmap(one)(states))
+@eqx.filter_jit
+def _halves_gap(system: AbstractSeparableSystem, t: Array, states: PhaseState) -> Array:
+    def gap(z: PhaseState) -> Array:
+        zero, one = jnp.zeros(()), jnp.ones(())
+        kicked = jax.jvp(lambda h: system.kick(t, z, h), (zero,), (one,))[1]
+        drifted = jax.jvp(lambda h: system.drift(t, z, h), (zero,), (one,))[1]
+        return relative(jax.tree.map(jnp.add, kicked, drifted), system.vector_field(t, z))
 
-    return at_most(name, measure(probe.last), CLOSED, "relative error")
+    return jnp.max(jax.vmap(gap)(states))
 
 
 def inverse_velocity(name: str, probe: Probe) -> list[Finding]:

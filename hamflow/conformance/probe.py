@@ -36,7 +36,7 @@ class Probe:
         coupled = flow.coupling.sample(jr.fold_in(key, 1), rows, flow.system, flow.prior, flow.horizon)
         first = jax.tree.map(lambda leaf: leaf[:num_states], coupled)
         time = jnp.asarray(0.83 * flow.horizon, float)
-        last = eqx.filter_jit(lambda f, s, t: jax.vmap(lambda z: f.evolve(z, t))(s))(flow, first, time)
+        last = moved(flow, first, time, jnp.zeros_like(time))
         tolerance = CLOSED if flow.integrator is None else STEPPED
         return cls(flow, key, rows, first, time, last, tolerance, num_draws, min(len(data), num_draws))
 
@@ -51,22 +51,37 @@ class Probe:
     def is_autonomous(self) -> bool:
         """Whether the field is the same at four times."""
         times = jnp.asarray([0.0, 0.21, 0.58, 1.0]) * self.flow.horizon
-        fields = eqx.filter_jit(lambda s, t, z: jax.vmap(jax.vmap(s.vector_field, (None, 0)), (0, None))(t, z))(
-            self.flow.system, times, self.first
-        )
+        fields = _fields(self.flow.system, times, self.first)
         return all(bool(jnp.all(leaf == leaf[:1])) for leaf in jax.tree.leaves(fields))
 
     def directions(self, number: int) -> PhaseState:
         """Random directions in phase space, in the units of the states: a small step along one is a small change."""
-        shape = (number, *self.first.position.shape[1:])
-        keys = jr.split(jr.fold_in(self.key, 2))
+        return _directions(self.first, jr.fold_in(self.key, 2), number)
 
-        def spread(leaf: Array) -> Array:
-            deviation = jnp.std(leaf)
-            return jnp.where(deviation > 0, deviation, jnp.ones_like(deviation))
 
-        units = jax.tree.map(spread, self.first)
-        return PhaseState(units.position * jr.normal(keys[0], shape), units.momentum * jr.normal(keys[1], shape))
+# What laws compile is a function of the module, so that a law measured again is not compiled again.
+@eqx.filter_jit
+def moved(flow: Flow, states: PhaseState, t: Array, t0: Array) -> PhaseState:
+    """A batch of states at `t0` at the time `t`."""
+    return jax.vmap(lambda z: flow.evolve(z, t, t0))(states)
+
+
+@eqx.filter_jit
+def _fields(system: Any, times: Array, states: PhaseState) -> PhaseState:
+    return jax.vmap(jax.vmap(system.vector_field, (None, 0)), (0, None))(times, states)
+
+
+@eqx.filter_jit
+def _directions(states: PhaseState, key: PRNGKeyArray, number: int) -> PhaseState:
+    shape = (number, *states.position.shape[1:])
+    keys = jr.split(key)
+
+    def spread(leaf: Array) -> Array:
+        deviation = jnp.std(leaf)
+        return jnp.where(deviation > 0, deviation, jnp.ones_like(deviation))
+
+    units = jax.tree.map(spread, states)
+    return PhaseState(units.position * jr.normal(keys[0], shape), units.momentum * jr.normal(keys[1], shape))
 
 
 def double(tree: Any) -> Any:
@@ -74,6 +89,7 @@ def double(tree: Any) -> Any:
     return jax.tree.map(lambda v: jnp.asarray(v, float) if eqx.is_inexact_array(v) else v, tree)
 
 
+@eqx.filter_jit
 def relative(found: Any, expected: Any) -> Array:
     """The largest difference of two trees, relative to the largest entry."""
     pairs = list(zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True))

@@ -1,6 +1,5 @@
 """Laws of the distributions: of the first momenta, of the prior's density, of Boltzmann-Gibbs, of the end."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +12,8 @@ from .._types import Array, PRNGKeyArray
 from ..couplings import GibbsCoupling, IndependentCoupling
 from ..distances import two_sample_distance
 from ..domains import Euclidean
+from ..flow import Flow
+from ..state import PhaseState
 from ..system import AbstractSeparableSystem
 from .probe import Probe
 from .report import Finding, at_most, skipped
@@ -31,7 +32,7 @@ def momentum_law(name: str, probe: Probe) -> list[Finding]:
     if not probe.has_energy and not isinstance(flow.system, AbstractSeparableSystem):
         return skipped(name, "the system has no energy")
     states = flow.coupling.sample(jr.fold_in(probe.key, 3), probe.data, flow.system, flow.prior, flow.horizon)
-    velocity = jax.jit(jax.vmap(flow.velocity))(states)
+    velocity = _velocities(flow, states)
     return at_most(name, *stein(states.momentum, -velocity), _STEIN)
 
 
@@ -40,11 +41,11 @@ def prior_density(name: str, probe: Probe) -> list[Finding]:
     flow = probe.flow
     if not isinstance(flow.system.domain, Euclidean):
         return skipped(name, "for densities on all of space")
-    draws = _prior_draws(probe)(jr.fold_in(probe.key, 6))
+    draws = _prior_draws(probe, 6)
     far = draws + 20.0 * jnp.std(draws, axis=0, keepdims=True)
-    if not jnp.all(jnp.isfinite(jax.jit(jax.vmap(flow.prior.log_prob))(far))):
+    if not jnp.all(jnp.isfinite(_log_probs(flow.prior, far))):
         return skipped(name, "the density has edges, at which the identity has a term of its own")
-    slope = jax.jit(jax.vmap(jax.grad(lambda x: jnp.sum(flow.prior.log_prob(x)))))(draws)
+    slope = _slopes(flow.prior, draws)
     return at_most(name, *stein(draws, slope), _STEIN)
 
 
@@ -56,7 +57,7 @@ def boltzmann(name: str, probe: Probe) -> list[Finding]:
     if potential is None or not independent or not isinstance(flow.system.domain, Euclidean):
         return skipped(name, "for a Hamiltonian in Euclidean space with independent momenta")
     rows = probe.data[: probe.distinct]  # a row that is used again would pass for another draw
-    slope = jax.jit(jax.vmap(lambda x: potential.force(jnp.zeros(()), x)))(rows)
+    slope = _forces(potential, rows)
     deviation, bound = stein(rows, slope)
     if not deviation < bound:
         return skipped(name, f"the data are not exp(-U): Stein's identity is off by {deviation:.3g} standard errors")
@@ -89,7 +90,7 @@ def stein(draws: Array, slope: Array) -> tuple[float, float]:
 def law_at_horizon(name: str, probe: Probe) -> list[Finding]:
     """The law of x_T against draws of the prior, by projections."""
     last = _at_horizon(probe, probe.data)
-    distance, floor = two_sample_distance(probe.key, last, _prior_draws(probe)(jr.fold_in(probe.key, 7)))
+    distance, floor = two_sample_distance(probe.key, last, _prior_draws(probe, 7))
     if probe.distinct < probe.draws:  # the law at T of so few data is itself uncertain: by how much do halves differ?
         for i in range(3):
             rows = jr.permutation(jr.fold_in(probe.key, 20 + i), probe.data[: probe.distinct])
@@ -100,9 +101,33 @@ def law_at_horizon(name: str, probe: Probe) -> list[Finding]:
     return at_most(name, distance, floor + _MISFIT, note)
 
 
-def _prior_draws(probe: Probe) -> Callable[[PRNGKeyArray], Array]:
-    event = probe.data.shape[1:]
-    return jax.jit(lambda key: jax.vmap(lambda k: probe.flow.prior.sample(k, event))(jr.split(key, probe.draws)) * 1.0)
+def _prior_draws(probe: Probe, seed: int) -> Array:
+    return _draws(probe.flow.prior, jr.fold_in(probe.key, seed), probe.draws, probe.data.shape[1:])
+
+
+@eqx.filter_jit
+def _draws(prior: Any, key: PRNGKeyArray, number: int, event: tuple[int, ...]) -> Array:
+    return jax.vmap(lambda k: prior.sample(k, event))(jr.split(key, number)) * 1.0
+
+
+@eqx.filter_jit
+def _log_probs(prior: Any, draws: Array) -> Array:
+    return jax.vmap(prior.log_prob)(draws)
+
+
+@eqx.filter_jit
+def _slopes(prior: Any, draws: Array) -> Array:
+    return jax.vmap(jax.grad(lambda x: jnp.sum(prior.log_prob(x))))(draws)
+
+
+@eqx.filter_jit
+def _velocities(flow: Flow, states: PhaseState) -> Array:
+    return jax.vmap(flow.velocity)(states)
+
+
+@eqx.filter_jit
+def _forces(potential: Any, rows: Array) -> Array:
+    return jax.vmap(lambda x: potential.force(jnp.zeros(()), x))(rows)
 
 
 def _at_horizon(probe: Probe, rows: Array, seed: int = 4) -> Array:

@@ -134,8 +134,9 @@ def integrate(
     for name, time in (("t0", t0), ("t1", t1)):
         if is_concrete(time) and not np.isfinite(np.asarray(time)):
             raise ValueError(f"{name} must be finite, got {time}")
+    start, end = (jnp.asarray(time, state.position.dtype) for time in (t0, t1))  # other times, the same program
     return _integrate(
-        system, state, t0, t1, num_steps, integrator, adjoint, save_every, observables, save_states, resolution
+        system, state, start, end, num_steps, integrator, adjoint, save_every, observables, save_states, resolution
     )
 
 
@@ -144,7 +145,6 @@ def _integrate(
     system, state, t0, t1, num_steps, integrator, adjoint, save_every, observables, save_states, resolution
 ) -> PhaseState | Trajectory:
     dtype = state.position.dtype
-    t0, t1 = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
     state = require_start(system, state)
     h = (t1 - t0) / num_steps
 

@@ -1,7 +1,7 @@
 """Many steps as one loop: a list of moves whose first and last kicks merge between steps.
 
-A `Program` says what one step in the middle of a run does: the stages after the first, the last kick carrying the
-first kick of the next step. `take_steps` runs it forward; the reversible gradient and the lattice run the same program.
+A `Program` says what one step of a run does: the stages after the first, the last kick carrying the first kick of the
+next step. `take_steps` runs it forward; the reversible gradient runs the same program.
 """
 
 import math
@@ -24,11 +24,14 @@ _UNROLLED = 8  # stages of a step; longer ones loop, since every copy of a force
 
 
 class Program(eqx.Module):
-    """`count` steps: `opening` once, `body` for every step but the last, `closing` for the last one."""
+    """`opening` once, then `body` for every step; in the last step the last stage of `body` has the share `ending`.
+
+    One body for all steps, the last one too: every copy of a force must be compiled.
+    """
 
     opening: tuple[Stage, ...] = eqx.field(static=True)
     body: tuple[Stage, ...] = eqx.field(static=True)
-    closing: tuple[Stage, ...] = eqx.field(static=True)
+    ending: float = eqx.field(static=True)
 
     @classmethod
     def of(cls, integrator: AbstractIntegrator) -> "Program":
@@ -37,47 +40,49 @@ class Program(eqx.Module):
         first, last = stages[0], stages[-1]
         if len(stages) > 1 and first.action is kick and last.action is kick:
             merged = Stage(kick, last.coefficient + first.coefficient, last.time)
-            return cls((first,), (*stages[1:-1], merged), stages[1:])
-        return cls((), stages, stages)
+            return cls((first,), (*stages[1:-1], merged), last.coefficient)
+        return cls((), stages, last.coefficient)
 
-
-def run_stages(stages: tuple[Stage, ...], apply: Apply, carry: Any, i: Array, reverse: bool) -> Any:
-    """The stages of step `i` (a floating scalar), forward or from its end to its start."""
-    alternate = all(stage.action == stages[j % 2].action for j, stage in enumerate(stages))
-    if len(stages) <= _UNROLLED or len(stages) % 2 or not alternate:
-        for stage in stages[:: -1 if reverse else 1]:
-            carry = apply(stage.action, i + stage.time, jnp.asarray(stage.coefficient, i.dtype), carry)
+    def begin(self, apply: Apply, carry: Any, dtype: Any, reverse: bool = False) -> Any:
+        """The opening, forward or back."""
+        for stage in self.opening[:: -1 if reverse else 1]:
+            carry = apply(stage.action, jnp.asarray(stage.time, dtype), jnp.asarray(stage.coefficient, dtype), carry)
         return carry
-    first, second = stages[0].action, stages[1].action
-    shares = jnp.asarray([stage.coefficient for stage in stages], i.dtype).reshape(-1, 2)
-    times = jnp.asarray([stage.time for stage in stages], i.dtype).reshape(-1, 2)
 
-    def pair(carry: Any, numbers: tuple[Array, Array]) -> tuple[Any, None]:
-        shares, times = numbers
-        for j in (1, 0) if reverse else (0, 1):
-            carry = apply((first, second)[j], i + times[j], shares[j], carry)
-        return carry, None
+    def step(self, apply: Apply, carry: Any, i: Array, is_last: Array, dtype: Any, reverse: bool = False) -> Any:
+        """Step `i`, a whole number, forward or from its end to its start."""
+        stages, i = self.body, i.astype(dtype)
+        shares = [jnp.asarray(stage.coefficient, dtype) for stage in stages]
+        if self.ending != stages[-1].coefficient:
+            shares[-1] = jnp.where(is_last, jnp.asarray(self.ending, dtype), shares[-1])
+        alternate = all(stage.action == stages[j % 2].action for j, stage in enumerate(stages))
+        if len(stages) <= _UNROLLED or len(stages) % 2 or not alternate:
+            for stage, share in list(zip(stages, shares, strict=True))[:: -1 if reverse else 1]:
+                carry = apply(stage.action, i + stage.time, share, carry)
+            return carry
+        first, second = stages[0].action, stages[1].action
+        times = jnp.asarray([stage.time for stage in stages], dtype).reshape(-1, 2)
 
-    return jax.lax.scan(pair, carry, (shares, times), reverse=reverse)[0]
+        def pair(carry: Any, numbers: tuple[Array, Array]) -> tuple[Any, None]:
+            shares, times = numbers
+            for j in (1, 0) if reverse else (0, 1):
+                carry = apply((first, second)[j], i + times[j], shares[j], carry)
+            return carry, None
+
+        return jax.lax.scan(pair, carry, (jnp.stack(shares).reshape(-1, 2), times), reverse=reverse)[0]
 
 
 def run(program: Program, apply: Apply, carry: Any, count: int, dtype: Any, reverse: bool = False) -> Any:
     """All steps, forward or from the end back to the start; not to be differentiated."""
-    start, last = jnp.zeros((), dtype), jnp.asarray(count - 1, dtype)
 
     # A counter and no array of indices: memory must not grow with the number of steps.
     def step(j: Array, carry: Any) -> Any:
-        i = count - 2 - j if reverse else j
-        return run_stages(program.body, apply, carry, i.astype(dtype), reverse)
-
-    def steps(carry: Any) -> Any:
-        return jax.lax.fori_loop(0, count - 1, step, carry) if count > 1 else carry
+        i = count - 1 - j if reverse else j
+        return program.step(apply, carry, i, i == count - 1, dtype, reverse)
 
     if reverse:
-        carry = steps(run_stages(program.closing, apply, carry, last, reverse))
-        return run_stages(program.opening, apply, carry, start, reverse)
-    carry = steps(run_stages(program.opening, apply, carry, start, reverse))
-    return run_stages(program.closing, apply, carry, last, reverse)
+        return program.begin(apply, jax.lax.fori_loop(0, count, step, carry), dtype, reverse)
+    return jax.lax.fori_loop(0, count, step, program.begin(apply, carry, dtype))
 
 
 def take_steps(
@@ -90,18 +95,24 @@ def take_steps(
         return action(system, t0 + time * h, state, share * h)
 
     def step(state: PhaseState, i: Array) -> tuple[PhaseState, None]:
-        return run_stages(program.body, apply, state, i.astype(h.dtype), reverse=False), None
+        return program.step(apply, state, i, i == count - 1, h.dtype), None
 
     @jax.checkpoint
     def chunk(state: PhaseState, indices: Array) -> tuple[PhaseState, None]:
         return jax.lax.scan(step, state, indices)
 
-    state = run_stages(program.opening, apply, state, jnp.zeros_like(h), reverse=False)
-    size = max(1, math.isqrt(count - 1))
-    whole = (count - 1) // size * size
-    indices = jnp.arange(count - 1)
-    if whole:
-        state, _ = jax.lax.scan(chunk, state, indices[:whole].reshape(-1, size))
-    if whole < count - 1:
+    state = program.begin(apply, state, h.dtype)
+    size = _chunk_size(count)
+    whole = count // size * size
+    indices = jnp.arange(count)
+    state, _ = jax.lax.scan(chunk, state, indices[:whole].reshape(-1, size))
+    if whole < count:  # of a large prime, say: the step is compiled once more
         state, _ = jax.lax.scan(step, state, indices[whole:])
-    return run_stages(program.closing, apply, state, jnp.full_like(h, count - 1), reverse=False)
+    return state
+
+
+def _chunk_size(count: int) -> int:
+    """The divisor of `count` nearest to its square root, if there is one within a factor of 2; else the root."""
+    root = math.isqrt(count)
+    near = [size for size in range(max(1, root // 2), 2 * root + 1) if count % size == 0]
+    return min(near, key=lambda size: abs(math.log(size * size / count)), default=root)

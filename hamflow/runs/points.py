@@ -11,8 +11,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 from .. import data, plotting
 from .._array_files import read_points
@@ -143,7 +143,8 @@ class PointsTask(AbstractTask):
 
     def picture(self, samples: np.ndarray, path: Path) -> None:
         """Data and samples, of points of more than two coordinates the first two."""
-        figure, axes = plt.subplots(1, 2, figsize=(8, 4.2), layout="constrained")
+        figure = Figure(figsize=(8, 4.2), layout="constrained")
+        axes = figure.subplots(1, 2)
         flat = [np.reshape(points, (len(points), -1)) for points in (self._points[: len(samples)], samples)]
         for ax, points in zip(axes, flat, strict=True):
             if flat[0].shape[1] == 1:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import jax
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure  # and not pyplot, which would hold on to it
 
 from .. import plotting, training
 from .._types import PyTree
@@ -39,7 +39,8 @@ def write_loss_curve(folder: Path) -> None:
     """Training and held-out loss over the examples seen, from `stats.jsonl`."""
     lines = training.read_stats(folder / "stats.jsonl")
     history = [line for line in lines if {"images", "loss"} <= line.keys()]
-    figure, ax = plt.subplots(figsize=(6, 4))
+    figure = Figure(figsize=(6, 4))
+    ax = figure.subplots()
     plotting.loss_curve(ax, [line["images"] for line in history], [line["loss"] for line in history])
     plotting.save_figure(figure, folder / "loss.png")
 

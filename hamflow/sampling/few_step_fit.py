@@ -159,6 +159,7 @@ def _candidates(flow: Flow, n: int) -> dict[str, _Numbers]:
     }
 
 
+@eqx.filter_jit  # one program for all grids
 def _unrolled(sampler: AbstractSampler, flow: Flow, grid: Array) -> _Numbers:
     """The table of a sampler with one evaluation a step: what it makes of unit vectors in place of x_T and the V_j."""
     n, vectors, asked = grid.size - 1, jnp.eye(grid.size), []

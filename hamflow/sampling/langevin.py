@@ -78,13 +78,13 @@ def langevin(
     if is_concrete(t0, t1) and not np.asarray(t1) > np.asarray(t0):
         raise ValueError(f"t1 must be after t0, got {t1} and {t0}: heat does not flow back")
     _parts(system, friction, temperature)
-    return _langevin(system, state, t0, t1, num_steps, key, friction, temperature, solver or diffrax.ALIGN())
+    start, end = (jnp.asarray(time, state.position.dtype) for time in (t0, t1))
+    return _langevin(system, state, start, end, num_steps, key, friction, temperature, solver or diffrax.ALIGN())
 
 
 @eqx.filter_jit
 def _langevin(system, state, t0, t1, num_steps, key, friction, temperature, solver) -> PhaseState:
     dtype = state.position.dtype
-    t0, t1 = jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
     t1 = eqx.error_if(t1, ~(t1 > t0), "langevin: t1 must be after t0")
     fit(jnp.asarray(friction), state.position.shape, dtype, "friction")
     area = diffrax.SpaceTimeLevyArea if isinstance(solver, diffrax.ALIGN) else diffrax.SpaceTimeTimeLevyArea

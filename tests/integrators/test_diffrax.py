@@ -13,8 +13,13 @@ from mechanics import FORCES, METHODS, ORDERS, PROBLEMS, Pendulum, reference, st
 import hamflow as hf
 
 
-@eqx.filter_jit
 def solve(system, method, state, t0, t1, dt0, **options):
+    """Times as arrays: other times and steps, and the way back, are the same compiled program."""
+    return compiled_solve(system, method, state, *(jnp.asarray(t, float) for t in (t0, t1, dt0)), **options)
+
+
+@eqx.filter_jit
+def compiled_solve(system, method, state, t0, t1, dt0, **options):
     return diffrax.diffeqsolve(diffrax.ODETerm(system.vector_field), method, t0, t1, dt0, state, **options)
 
 

@@ -25,7 +25,8 @@ def exact(a, t, s=S, mass=1.0):
 
 
 def pull(a):
-    return hf.HarmonicPotential(math.sqrt(a)) if a else hf.ZeroPotential()
+    """F = -a x, its frequency an array, so that forces share what is compiled."""
+    return hf.HarmonicPotential(jnp.array(math.sqrt(a), float)) if a else hf.ZeroPotential()
 
 
 TABLE = {(0, 0.1): 0.038462, (0, 0.5): 0.5, (1, 0.5): 0.235739, (4, 0.3): 0.0, (9, 0.1): 0.058173, (9, 0.5): 0.007731}

@@ -14,6 +14,7 @@ import hamflow as hf
 from hamflow.objectives.boltzmann import ShortTime
 
 S, N = 0.5, 400_000
+compiled_loss = eqx.filter_jit(hf.hamiltonian_score_matching_loss)  # where it is the value that is tested
 
 
 class Pull(hf.AbstractForce):
@@ -116,14 +117,13 @@ def test_where_it_rests(method, rest, x64):
     data = S * np.random.default_rng(0).choice([-1.0, 1.0], (4, 1))  # the second moment of N(0, s^2) exactly
     data = jnp.asarray(data)
 
+    @jax.jit
     def gradient(a):
-        force = Pull(jnp.array(a))
-        total = eqx.filter_grad(
+        return eqx.filter_grad(
             lambda f: hf.hamiltonian_score_matching_loss(
                 f, data, jr.key(0), times=0.1, inner="tied", momenta="signs", integrator=method
             )
-        )(force)
-        return float(total.a)
+        )(Pull(jnp.asarray(a, float))).a
 
     low, high = 3.7, 4.2
     assert gradient(low) < 0 < gradient(high)  # descent leads to the rest from both sides
@@ -156,7 +156,7 @@ def test_signs_take_the_noise_of_the_slices_out(x64):
         ).a
 
     keys = jr.split(jr.key(0), 20)
-    signs, normal = (np.asarray(jax.vmap(lambda k, m=m: gradient(m, k))(keys)) for m in ("signs", "kinetic"))
+    signs, normal = (np.asarray(jax.jit(jax.vmap(lambda k, m=m: gradient(m, k)))(keys)) for m in ("signs", "kinetic"))
     # d/da of E[|F|^2 + 2 div F] = 2 a |x|^2 - 4, at t -> 0; terms of order a t^2 (2 + |x|^2) remain
     np.testing.assert_allclose(signs, 2 * 2.0 * 0.58 - 4.0, atol=2e-3)
     assert normal.std() > 1.0
@@ -270,11 +270,9 @@ def test_values_are_readable():
     """Tied: near E|F - score|^2 - E|score|^2; ridge: near E|F - score|^2."""
     data = S * jr.normal(jr.key(0), (100_000, 1))
     force = Pull(jnp.array(1.0))
-    tied = hf.hamiltonian_score_matching_loss(force, data, jr.key(1), times=0.02)
+    tied = compiled_loss(force, data, jr.key(1), times=0.02)
     assert tied == pytest.approx(2.25 - 4.0, rel=0.03)
-    ridge = hf.hamiltonian_score_matching_loss(
-        force, data, jr.key(1), times=0.02, inner="ridge", features=hf.LinearFeatures()
-    )
+    ridge = compiled_loss(force, data, jr.key(1), times=0.02, inner="ridge", features=hf.LinearFeatures())
     assert ridge == pytest.approx(2.25, rel=0.03)
 
 
@@ -282,7 +280,7 @@ def test_a_ridge_over_several_times():
     """One slope k for all times: the best is E[c/t] / E[var], worth E[c/t]^2 / E[var], the means over the times."""
     data, times, a = S * jr.normal(jr.key(0), (200_000, 1)), (0.02, 0.7), 1.0
     cross, var = np.mean([(moments(a, t)[0] / t, moments(a, t)[1]) for t in times], axis=0)
-    found = hf.hamiltonian_score_matching_loss(
+    found = compiled_loss(
         Pull(jnp.array(a)),
         data,
         jr.key(1),
@@ -337,7 +335,7 @@ def test_pictures_in_any_precision(x64):
             {"inner": "ridge", "features": hf.LinearFeatures()},
             {"inner": "network", "predictor": hf.ShortTimeVelocity(jnp.tanh)},
         ):
-            loss = hf.hamiltonian_score_matching_loss(hf.HarmonicPotential(1.2), data, jr.key(1), times=0.1, **options)
+            loss = compiled_loss(hf.HarmonicPotential(1.2), data, jr.key(1), times=0.1, **options)
             assert loss.dtype == dtype
             assert jnp.isfinite(loss)
 
@@ -432,10 +430,7 @@ def test_the_tied_value_with_a_mass(kinetic, matrix):
         momenta = jax.vmap(lambda k: kinetic.sample(k, (2,)))(jr.split(jr.key(5), 100_000))
         velocities = np.asarray(jax.vmap(kinetic.velocity)(momenta), float)
         matrix = velocities.T @ velocities / len(velocities)
-    found = [
-        float(hf.hamiltonian_score_matching_loss(pull(a), data, jr.key(1), times=0.02, kinetic=kinetic))
-        for a in (2.0, 4.0, 8.0)
-    ]
+    found = [float(compiled_loss(pull(a), data, jr.key(1), times=0.02, kinetic=kinetic)) for a in (2.0, 4.0, 8.0)]
     expected = [((a - 4.0) ** 2 - 16.0) * S**2 * np.trace(matrix) for a in (2.0, 4.0, 8.0)]
     # Six data sets had a deviation of .018 of expected[1] at a = 8: four of them (alarm 6e-5).
     np.testing.assert_allclose(found, expected, atol=0.072 * abs(expected[1]))
@@ -444,7 +439,5 @@ def test_the_tied_value_with_a_mass(kinetic, matrix):
 def test_the_order_of_a_batch_does_not_matter():
     """Sorted data: the ridge is fitted on one half and valued on the other, which must not be left and right."""
     data = jnp.sort(S * jr.normal(jr.key(0), (100_000, 1)), axis=0)
-    ridge = hf.hamiltonian_score_matching_loss(
-        pull(1.0), data, jr.key(1), times=0.02, inner="ridge", features=hf.LinearFeatures()
-    )
+    ridge = compiled_loss(pull(1.0), data, jr.key(1), times=0.02, inner="ridge", features=hf.LinearFeatures())
     assert ridge == pytest.approx(2.25, rel=0.03)

@@ -15,7 +15,7 @@ FFHQ at 64x64 with the published recipe, on however many GPUs there are (a zip i
 be guided: `hamflow sample --network runs/00000-... --outdir out --class 2 --guidance 2`, or `examples/guidance.py`.
 
 The flags are the fields of a recipe, `hamflow.runs.Pictures`, of which `hamflow train` knows some by name: `faces` is
-this script, and `hamflow train ffhq` that long command. The loop is in `hamflow/runs/train.py`.
+this script, `ffhq` has the settings of that long command and longer intervals. The loop is `hamflow/runs/train.py`.
 
 A run folder holds `samples.png`, `neighbours.png` (the samples beside the training pictures nearest to them),
 `loss.png`, `model.safetensors` (the average model, for `hamflow.load`), `config.json`, `stats.jsonl` (one line a step)

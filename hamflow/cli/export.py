@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
         )
     except ValueError as error:
         hint = "; for a class or a function of your own give --trust MODULE" if "trust" in str(error) else ""
-        raise ValueError(f"{error}{hint}") from None
+        said = str(error).replace("relative_width", "--ema-width").rstrip(".")
+        raise ValueError(f"{said}{hint}") from None
     print(out)
     return 0

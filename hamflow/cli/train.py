@@ -62,5 +62,6 @@ def _own(where: str, names: list[str]) -> Any:
     if isinstance(recipe, type) and issubclass(recipe, AbstractRecipe):
         recipe = recipe()
     if not isinstance(recipe, AbstractRecipe):
-        raise TypeError(f"{where} is a {type(recipe).__name__}, and must be a hamflow.runs.AbstractRecipe")
+        kind = f"the class {recipe.__name__}" if isinstance(recipe, type) else f"a {type(recipe).__name__}"
+        raise TypeError(f"{where} is {kind}, and must be a hamflow.runs.AbstractRecipe")
     return recipe

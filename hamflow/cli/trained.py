@@ -62,7 +62,7 @@ def open_trained(where: str, flag: str, shape: Sequence[int] | None, trust: Sequ
     except (ValueError, OSError) as error:
         hint = "; for a class or a function of your own give --trust MODULE" if "trust" in str(error) else ""
         kind = OSError if isinstance(error, OSError) else ValueError
-        raise kind(f"{flag} {where}: {error}{hint}") from None
+        raise kind(f"{flag} {where}: {str(error).rstrip('.')}{hint}") from None
     flow = getattr(predictor, "flow", None)
     if not callable(predictor) or not isinstance(flow, Flow):
         raise ValueError(

@@ -33,7 +33,11 @@ def make_flow(name: str, data_std: float, data_mean: float) -> Flow:
             return reflection(lower=-1.0, upper=1.0)
     flow = look_up(name, Flow)
     if not isinstance(flow, Flow) and callable(flow):
-        flow = flow(data_std, data_mean) if len(inspect.signature(flow).parameters) == 2 else flow()
+        arguments = (data_std, data_mean) if len(inspect.signature(flow).parameters) == 2 else ()
+        try:
+            flow = flow(*arguments)
+        except Exception as error:  # it is the user's
+            raise ValueError(f"--flow {name} raises {type(error).__name__}: {error}") from error
     if not isinstance(flow, Flow):
         raise ValueError(f"--flow {name} is a {type(flow).__name__}: it must be a hamflow.Flow, or return one.")
     return flow

@@ -13,6 +13,7 @@ class Options:
     resume: Path | None = None  # a run folder; its settings are kept
     changed_data: bool = False  # resume though the data were moved, mended or exchanged
     override: bool = False  # resume with other settings whatever they are; the old ones stay as config-until-N.json
+    trust: tuple[str, ...] = ()  # modules of yours that the model of --start may use
     replay: Path | None = None  # the nonfinite-<step> folder of the run: say where the first number went wrong
     # Devices: see docs/scaling.md
     mesh: str = ""  # such as data=4,fsdp=2; all devices along data if not given
@@ -23,7 +24,7 @@ class Options:
     # Who is told
     tensorboard: bool = False  # write what stats.jsonl holds for TensorBoard too (needs hamflow[tensorboard])
     wandb: str | None = None  # the project of Weights & Biases to write it to (needs wandb)
-    profile: str | None = None  # steps to trace for XProf or Perfetto, such as 10:20
+    profile: str | None = None  # steps (or dispatches of several) to trace for XProf or Perfetto, such as 10:20
     # Trying
     dry_run: bool = False  # check everything, print the settings and leave
     smoke: bool = False  # a few tiny steps of everything, to see that it runs

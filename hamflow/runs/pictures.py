@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -56,7 +55,7 @@ class Pictures(AbstractRecipe):
     NOUN: ClassVar[str] = "picture"
     RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
         **AbstractRecipe.RANGES,
-        "resolution": (1, math.inf),  # the network checks its own
+        "resolution": (1, 8193),
         **dict.fromkeys(("dropout", "label_dropout"), (0, 1)),
     }
     FLAGS: ClassVar[Mapping[str, str]] = {

@@ -45,22 +45,23 @@ class Points(AbstractRecipe):
     depth: int = 3  # residual blocks
     position_octaves: int = 0  # sines and cosines of the position, for laws with sharp edges
     # Training
-    batch: int = 256
+    batch: int = 256  # points a step, over all devices
     duration: float = 0.5632  # millions of points
     lr: float = 2e-3  # the learning rate
     ema: float = 0.02  # half-life of the average model, millions of points
-    steps_together: int = 50
-    held_out: float = 0.1
-    validate_every: float = 0.128  # a multiple of what is together in a dispatch: one compilation
-    num_samples: int = 30_000
-    save_every: float = 0.256
+    steps_together: int = 50  # in one dispatch; best if it divides the intervals below, in steps
+    held_out: float = 0.1  # share of the points that is not trained on, but measured
+    validate_every: float = 0.128  # millions of points between measurements of the held-out loss
+    num_samples: int = 30_000  # drawn at the end
+    save_every: float = 0.256  # millions of points between checkpoints
 
     NOUN: ClassVar[str] = "point"
     DATA_FIELDS: ClassVar[frozenset[str]] = frozenset({"data", "law", "num_points", "data_seed"})
     RANGES: ClassVar[Mapping[str, tuple[float, float]]] = {
         **AbstractRecipe.RANGES,
         **dict.fromkeys(("num_points", "width", "depth"), (1, math.inf)),
-        **dict.fromkeys(("data_seed", "position_octaves"), (0, math.inf)),
+        "position_octaves": (0, math.inf),
+        "data_seed": (0, 2**32),
     }
     FLAGS: ClassVar[Mapping[str, str]] = {**AbstractRecipe.FLAGS, "position_octaves": "--position-octaves"}
     SMALLER: ClassVar[Mapping[str, Any]] = {
@@ -91,6 +92,8 @@ class PointsTask(AbstractTask):
             name, self.about = recipe.data.stem, f"from {recipe.data}"
         if not np.isfinite(points).all():
             raise ValueError(f"{recipe.data} holds numbers that are not finite: leave those points out.")
+        if points.size == 0:
+            raise ValueError(f"{recipe.data} holds no numbers, its shape is {points.shape}: give (n, *event).")
         digest = hashlib.sha256(points.tobytes()).hexdigest()
         self.identity = {"number": len(points), "fingerprint": digest}
         self.event_shape = points.shape[1:]
@@ -102,8 +105,11 @@ class PointsTask(AbstractTask):
             raise ValueError(f"--batch is {recipe.batch}, and there are {self.num_examples} points to train on.")
         self.name = f"{name}-{recipe.flow}"
         self.measured = {"data_mean": float(self._points.mean()), "data_std": float(self._points.std())}
-        if not self.measured["data_std"] > 0:
+        std = np.float32(self.measured["data_std"])
+        if not std > 0 and np.ptp(self._points) == 0:
             raise ValueError(f"{recipe.data} holds one point only, again and again: there is nothing to learn.")
+        if not 1e-15 < std < 1e15:  # its square is to be a float32 too
+            raise ValueError(f"{recipe.data} has a standard deviation of {self.measured['data_std']:g}: scale it.")
 
     def batches(self, start_step: int) -> Generator[dict[str, np.ndarray]]:
         rows = self.recipe.batch // jax.process_count()

@@ -25,7 +25,7 @@ class AbstractRecipe(abc.ABC):
     # Training
     batch: int = 8  # examples a step, over all devices
     duration: float = 0.01  # of the training, millions of examples
-    optimizer: Literal["muon", "adam"] = "adam"
+    optimizer: Literal["muon", "adam"] = "adam"  # Muon needs about half of the steps on a U-Net
     lr: float = 1e-3  # the learning rate; Muon wants about ten times Adam's
     lr_rampup: float = 0.001  # millions of examples until it is reached
     lr_decay: bool = True  # over the second half, take it to zero
@@ -58,7 +58,8 @@ class AbstractRecipe(abc.ABC):
         **dict.fromkeys(("batch", "keep", "num_samples", "sampling_steps", "steps_together"), (1, math.inf)),
         **dict.fromkeys(("duration", "save_every", "validate_every"), (1e-6, math.inf)),  # at least one example
         **dict.fromkeys(("held_out", "momentum", "beta2"), (0, 1)),
-        **dict.fromkeys(("lr_rampup", "ema", "seed", "keep_every", "keep_best"), (0, math.inf)),
+        **dict.fromkeys(("lr_rampup", "ema", "keep_every", "keep_best"), (0, math.inf)),
+        "seed": (0, 2**32),
         **dict.fromkeys(("snapshot_every", "averages_every"), (0, math.inf)),
         "lr": (1e-30, math.inf),
     }

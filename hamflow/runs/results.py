@@ -20,7 +20,7 @@ def write_results(recipe: AbstractRecipe, task: AbstractTask, folder: Path, mode
     save(folder / "model.safetensors", model)
     task.picture(samples, folder / "samples.png")
     write_loss_curve(folder)
-    say(task.report(samples, folder))
+    say(training.in_flags(task.report(samples, folder), recipe.FLAGS))
     evaluations = count(2 * recipe.sampling_steps - 1, "evaluation")
     say(f"{folder / 'samples.png'}: {count(recipe.num_samples, 'sample')} of {evaluations} each")
 

@@ -1,6 +1,7 @@
 """The settings of a run as `config.json` holds them, and what of them a resumed run may change."""
 
 import dataclasses
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from .. import training
 from .options import Options
 from .recipe import AbstractRecipe, AbstractTask
-from .words import say
+from .words import count, say
 
 # Not in the oldest runs, which go on with what they are by default.
 LATER = frozenset(
@@ -31,8 +32,49 @@ def check(recipe: AbstractRecipe, options: Options) -> None:
         raise ValueError("--averages-every is of averages by --ema-width: give one or two, such as .05 .1.")
     for width in recipe.ema_width:
         training.PowerFunctionAverage.from_relative_width(width)
-    if options.replay is not None and options.resume is None:
-        raise ValueError(f"--replay {options.replay} needs the run it is of: give --resume.")
+    if len(set(recipe.ema_width)) < len(recipe.ema_width):
+        raise ValueError(f"--ema-width {' '.join(map(str, recipe.ema_width))}: one of them twice is one average.")
+    if options.replay is not None:
+        if options.resume is None:
+            raise ValueError(f"--replay {options.replay} needs the run it is of: give --resume.")
+        if options.resume.resolve() not in options.replay.resolve().parents:
+            raise ValueError(f"--replay {options.replay} is no bundle of --resume {options.resume}.")
+    for flag, value, module in (
+        ("--wandb", options.wandb, "wandb"),
+        ("--tensorboard", options.tensorboard, "tensorboardX"),
+    ):
+        if value and importlib.util.find_spec(module) is None:
+            extra = "'hamflow[tensorboard]'" if flag == "--tensorboard" else module
+            raise ValueError(f"{flag} needs {module}: pip install {extra}")
+
+
+def check_resumed(recipe: AbstractRecipe, folder: Path) -> None:
+    """Raise `ValueError` if a run cannot go on with so many averages."""
+    kept, asked = (max(len(widths), 1) for widths in (read_settings(folder).get("ema_width", ()), recipe.ema_width))
+    if kept != asked:
+        raise ValueError(
+            f"--ema-width: {folder} keeps {count(kept, 'average')}, and cannot keep {asked} from here on: give as many "
+            "widths, or begin a new run with --start."
+        )
+
+
+def opened(recipe: AbstractRecipe, options: Options) -> AbstractTask:
+    """The data of a recipe; `ValueError` or `OSError` if they do not fit its settings."""
+    try:
+        task = recipe.open()
+    except FileNotFoundError as error:
+        if options.resume is None:
+            raise
+        raise FileNotFoundError(
+            f"{error} The run was begun in another folder, or the {recipe.NOUN}s were moved: say where they are with "
+            "--data."
+        ) from None
+    if recipe.keep_best and not task.num_held_out:
+        raise ValueError(
+            f"--keep-best is of the held-out loss, and none of the {count(task.num_examples, recipe.NOUN)} are held "
+            "out: give a larger --held-out."
+        )
+    return task
 
 
 def steps_in(recipe: AbstractRecipe, millions: float) -> int:
@@ -66,6 +108,11 @@ def recipe_of(folder: Path, recipe: AbstractRecipe) -> AbstractRecipe:
     saved = {"label_dropout": 0.0, "held_out": 0.0, **read_settings(folder)}
     known = {field.name: field for field in dataclasses.fields(recipe)}
     changes = {name: _as(known[name], value) for name, value in saved.items() if name in known}
+    for name, value in changes.items():
+        usual = getattr(type(recipe)(), name)
+        kinds = (int, float) if type(usual) is float else type(usual)
+        if usual is not None and (not isinstance(value, kinds) or isinstance(value, bool) != isinstance(usual, bool)):
+            raise ValueError(f"{folder / 'config.json'} is damaged: {name} is {value!r}. Mend it, or copy it again.")
     return dataclasses.replace(recipe, **changes)
 
 
@@ -83,25 +130,35 @@ def take_up(recipe: AbstractRecipe, options: Options, settings: dict[str, Any]) 
     """
     assert options.resume is not None
     saved, examples = read_settings(options.resume), recipe.NOUN + "s"
+    if not isinstance(saved.get(examples, {}), dict):
+        raise ValueError(f"{options.resume / 'config.json'} is damaged: {examples} is {saved[examples]!r}.")
     measured = settings.keys() - dataclasses.asdict(recipe).keys() - {examples}
-    settings.update({name: saved[name] for name in measured if name in saved})
+    for name in measured & saved.keys():
+        if not isinstance(saved[name], int | float):
+            raise ValueError(f"{options.resume / 'config.json'} is damaged: {name} is {saved[name]!r}.")
+        settings[name] = saved[name]
     for name in (LATER & settings.keys()) - saved.keys():
         if settings[name] == getattr(type(recipe)(), name):
             del settings[name]
     number, before = (of.get(examples, {}).get("number", 0) for of in (settings, saved))
     free = FREE | (recipe.DATA_FIELDS | {examples} if options.changed_data else set())
     free |= {examples} if settings.get("skip_corrupt") and before > number else set()
+    if settings[examples] == saved.get(examples):  # wherever they lie now
+        free |= recipe.DATA_FIELDS
     try:
         changes = training.check_same_config(
             options.resume, settings, free=free | {"outdir"}, override=options.override
         )
     except ValueError as error:
-        hint = f"\nIf the {examples} were moved or mended, add --changed-data." if f"{examples}." in str(error) else ""
+        of_data = any(f"  {name}" in str(error) for name in (f"{examples}.", *(f"{f}:" for f in recipe.DATA_FIELDS)))
+        hint = f"\nIf the {examples} were moved or mended, add --changed-data." if of_data else ""
         raise ValueError(f"{error}{hint}") from None
     changes = {name: words for name, words in changes.items() if not _is_respelt(name, settings, saved)}
     for name, words in changes.items():
         say(f"{name}: {words}")
-    if changes.keys() & {f"{examples}.number", "seed"}:
+    if "held_out" in changes:
+        say(f"other {examples} are held out from here on, some of which it was trained on before")
+    if changes.keys() & {f"{examples}.number", "seed", "held_out"}:
         say(f"the order of the {examples} changes from here on; the number of steps is kept")
     return changes
 

@@ -1,5 +1,6 @@
 """A training that begins with the weights of another."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ import jax
 
 from .. import training
 from .._types import PyTree
-from ..serialization import load
+from ..serialization import load, save
 
 
-def with_weights_of(path: Path, model: PyTree, trainable: PyTree) -> PyTree:
+def with_weights_of(path: Path, model: PyTree, trainable: PyTree, *, trust: Sequence[str] = ()) -> PyTree:
     """`model` with what is trained of it taken from a file of `hamflow.save`, or from the run in a folder.
 
     Raises `ValueError` or `OSError` for a file that cannot be read, or is of another network, with the first weights
@@ -22,7 +23,12 @@ def with_weights_of(path: Path, model: PyTree, trainable: PyTree) -> PyTree:
         raise FileNotFoundError(
             f"--start {path} holds no model.safetensors: the run has not ended. `hamflow export {path}` writes it."
         )
-    found = _named(load(file))
+    try:
+        found = _named(load(file, trust=trust))
+    except (ValueError, OSError) as error:
+        hint = "; for a class or a function of your own give --trust MODULE" if "trust" in str(error) else ""
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(f"--start {path}: {str(error).rstrip('.')}{hint}.") from None
     wanted = _named(eqx.filter(model, trainable))
     differing = [name for name, leaf in wanted.items() if name not in found or found[name].shape != leaf.shape]
     if differing:
@@ -45,9 +51,15 @@ def _named(tree: PyTree) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
-def write_start(folder: Path, model: PyTree) -> None:
-    """The model before the first step: what `hamflow export` fills with the arrays of a checkpoint."""
-    from ..serialization import save
+def write_start(folder: Path, model: PyTree, step: int) -> None:
+    """The model as a run begins: what `hamflow export` fills with the arrays of a checkpoint.
 
-    if training.is_first_process():
-        save(folder / "initial.safetensors", model)
+    One that was there, of other settings, stays as `initial-until-<step>.safetensors`.
+    """
+    if not training.is_first_process():
+        return
+    path = folder / "initial.safetensors"
+    before = path.with_name(f"initial-until-{step}.safetensors")
+    if path.exists() and not before.exists():
+        path.replace(before)
+    save(path, model)

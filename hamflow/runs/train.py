@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.random as jr
 
 from .. import training
 from .averages import write_averages
-from .endings import exit_nonfinite, exit_unreadable
+from .endings import before_skipped, exit_nonfinite, exit_unreadable, save_before_raising
 from .events import Every
 from .logs import other_writers
 from .optimiser import make_averages, make_optimizer
 from .options import Options
 from .recipe import AbstractRecipe
 from .results import say_speed, write_results, write_snapshot
-from .settings import check, position, settings_of, steps_in, take_up
+from .settings import check, check_resumed, opened, position, settings_of, steps_in, take_up
 from .start import with_weights_of, write_start
 from .words import count, say
 
@@ -50,9 +51,11 @@ def train(recipe: AbstractRecipe, options: Options | None = None, *, words: Sequ
 def _train(recipe: AbstractRecipe, options: Options, words: tuple[str, ...], held: contextlib.ExitStack) -> Path | None:
     # -- data and devices --------------------------------------------------------------------------------------------
     check(recipe, options)
+    if options.resume is not None:
+        check_resumed(recipe, options.resume)
     training.join_processes(options.coordinator, options.num_processes, options.process_id)
     training.use_compilation_cache()  # a run that is resumed starts at once
-    task = recipe.open()
+    task = opened(recipe, options)
     axes = training.parse_mesh(options.mesh)
     mesh = training.device_mesh(data=axes.get("data"), fsdp=axes.get("fsdp", 1))
     training.check_batch_size(recipe.batch, mesh, microbatches=options.microbatches)
@@ -71,7 +74,7 @@ def _train(recipe: AbstractRecipe, options: Options, words: tuple[str, ...], hel
     say(problem.about)
     model = problem.model
     if recipe.start is not None and options.resume is None:
-        model = with_weights_of(recipe.start, model, problem.trainable)
+        model = with_weights_of(recipe.start, model, problem.trainable, trust=options.trust)
     optimizer, averages = make_optimizer(recipe), make_averages(recipe)
     # One device holds the model for a moment, and no average or moment whole.
     state = training.init_state(model, optimizer, trainable=problem.trainable, num_averages=len(averages), mesh=mesh)
@@ -97,6 +100,8 @@ def _train(recipe: AbstractRecipe, options: Options, words: tuple[str, ...], hel
     # -- run folder --------------------------------------------------------------------------------------------------
     if options.dry_run:
         training.check_outdir(options.resume or options.outdir)
+        if options.resume is not None:
+            training.read_arrays(options.resume / "checkpoints", ".images")  # there is one, and it is whole
         say(json.dumps(dataclasses.asdict(recipe) | dataclasses.asdict(options), indent=2, default=str))
         return None
     folder = options.resume
@@ -123,9 +128,9 @@ def _train(recipe: AbstractRecipe, options: Options, words: tuple[str, ...], hel
         # The settings were compared already, and may say that the order changes here; a batch of another size may not.
         position(recipe, task, state).check(saved, allow={"seed", "num_examples"})
         say(f"resumed {folder} after {count(int(state.step), 'step')}")
-    else:
-        write_start(folder, model)
     start_step = int(state.step)
+    if options.resume is None or options.override:  # by which the model may have become another
+        write_start(folder, model, start_step)
     if start_step >= num_steps:
         say(f"it has the {count(num_steps, 'step')} asked for already: no training, only samples")
     elif changes and first:
@@ -212,10 +217,17 @@ def _train(recipe: AbstractRecipe, options: Options, words: tuple[str, ...], hel
                     save()
             record.flush()
         except training.NonFiniteLoss as error:
+            state = before_skipped(state, error, recipe.batch, max(checkpoints.steps(), default=0))
             checkpoints.save(state, key_train, position(recipe, task, state).to_json())
-            newest = checkpoints.folder / str(int(state.step))
-            exit_nonfinite(error, recipe, folder, newest, training.gather(state.model, mesh), key_train, command)
+            model = training.gather(state.model, mesh)
+            exit_nonfinite(error, recipe, folder, checkpoints, model, key_train, command)
+        except (Exception, SystemExit):  # of a log, a picture, a closed terminal: it is not to cost a step
+            if jax.process_count() == 1:  # the others would not save with this one
+                save_before_raising(checkpoints, state, key_train, position(recipe, task, state), command)
+            raise
         save()
+    for _ in range(3):  # a signal may have come in the save
+        stopped = should_stop() or stopped
     so_far = f"The training is saved after {count(int(state.step), 'step')}."
     if unreadable is not None:
         exit_unreadable(unreadable, recipe, so_far, command)

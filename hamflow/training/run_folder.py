@@ -145,7 +145,9 @@ def update_config(folder: str | os.PathLike, config: Any, step: int) -> None:
     path, content = pathlib.Path(folder) / "config.json", _to_json(config)
     before = path.read_bytes()
     if content != before:
-        write_atomically(path.with_name(f"config-until-{step}.json"), before)
+        until = path.with_name(f"config-until-{step}.json")
+        if not until.exists():  # else those before it made no step
+            write_atomically(until, before)
         write_atomically(path, content)
 
 

@@ -235,9 +235,13 @@ class _Run:
 
     def _scan(self, equation: Any, inputs: list[_Result]) -> list[_Result] | None:
         params = equation.params
-        num_consts, num_carry, length = params["num_consts"], params["num_carry"], params["length"]
-        if length == 0:
+        body, length = params["jaxpr"].jaxpr, params["length"]
+        if length == 0 or len(body.outvars) != len(equation.outvars):
             return None
+        # What the loop goes along has one axis more outside of it. (The names of the numbers change with jax.)
+        num_sequences = _num_unlike(equation.invars, body.invars)
+        num_carry = len(body.outvars) - _num_unlike(equation.outvars, body.outvars)
+        num_consts = len(body.invars) - num_sequences - num_carry
         fixed, carry = inputs[:num_consts], inputs[num_consts : num_consts + num_carry]
         sequences, steps = inputs[num_consts + num_carry :], []
         order = range(length - 1, -1, -1) if params["reverse"] else range(length)
@@ -258,6 +262,10 @@ class _Run:
         if whole.kind == "parameter":  # a stack of layers: say which
             node.parameter = f"{whole.parameter}[{i}]"
         return data[i], node
+
+
+def _num_unlike(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    return sum(len(a.aval.shape) != len(b.aval.shape) for a, b in zip(outside, inside, strict=True))
 
 
 def _bind(equation: Any, data: list[Any]) -> list[Any]:

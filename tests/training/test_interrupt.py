@@ -12,7 +12,7 @@ import pytest
 from hamflow.training import StopOnSignal, exit_on_interrupt, interrupt, resume_command
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_only_asks(number, capfd):
     before = signal.getsignal(number)
     with StopOnSignal() as stop:
@@ -21,6 +21,7 @@ def test_the_first_signal_only_asks(number, capfd):
         assert stop.requested
         assert stop.signal is number
     assert signal.getsignal(number) is before
+    assert stop.exit_code == 128 + number
     assert f"{number.name}: finishing this step, then saving. Once more" in capfd.readouterr().err
 
 
@@ -46,12 +47,36 @@ with interrupt.StopOnSignal() as stop:
 """
 
 
-@pytest.mark.parametrize("numbers", [("SIGINT", "SIGINT"), ("SIGTERM", "SIGTERM"), ("SIGINT", "SIGTERM")])
+@pytest.mark.parametrize(
+    "numbers", [("SIGINT", "SIGINT"), ("SIGTERM", "SIGTERM"), ("SIGINT", "SIGTERM"), ("SIGHUP", "SIGTERM")]
+)
 def test_the_second_signal_leaves_at_once(numbers):
     source = str(pathlib.Path(interrupt.__file__))
     ended = subprocess.run([sys.executable, "-c", SCRIPT, source, *numbers], capture_output=True, text=True, timeout=60)
     assert ended.stdout == "still here True\n"
     assert ended.returncode == -signal.Signals[numbers[1]]
+
+
+@pytest.mark.parametrize("first", ["SIGINT", "SIGHUP"])
+def test_a_hang_up_that_is_not_the_first_signal_changes_nothing(first):
+    """A shell and the kernel both send one when a terminal is closed."""
+    source = str(pathlib.Path(interrupt.__file__))
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT, source, first, "SIGHUP"], capture_output=True, text=True, timeout=60
+    )
+    assert ended.stdout == "still here True\nnever\n"
+    assert ended.returncode == 0
+
+
+def test_an_ignored_hang_up_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopOnSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_another_thread_is_refused():

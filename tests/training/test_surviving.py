@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import pty
 import random
 import shutil
 import signal
@@ -22,11 +23,12 @@ from hamflow.training import Checkpoints, CorruptCheckpoint, read_stats
 HERE = pathlib.Path(__file__).parent
 
 
-def start(mode, *folders_and_steps, **options):
+def start(mode, *folders_and_steps, words=(), **options):
     path = os.pathsep.join([str(HERE), *sys.path])
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(
-        [sys.executable, "-W", "error", str(HERE / "surviving_run.py"), mode, *map(str, folders_and_steps)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}, **options,
+        [*words, sys.executable, "-W", "error", str(HERE / "surviving_run.py"), mode, *map(str, folders_and_steps)],
+        text=True, env={**os.environ, "PYTHONPATH": path}, **options,
     )  # fmt: skip
 
 
@@ -142,6 +144,35 @@ def test_sigterm_saves_leaves_with_143_and_loses_no_step(tmp_path):
     assert len(restored(tmp_path / "run")[2]) == last
     finish(start("last", tmp_path / "run", last + 5, tmp_path / "straight", last + 5))
     assert restored(tmp_path / "run") == restored(tmp_path / "straight")
+
+
+def test_a_terminal_that_is_closed_saves_and_leaves_with_129(tmp_path):
+    """The shell says so, and then the kernel: two signals, and neither stdout nor stderr is there any more."""
+    terminal, inside = pty.openpty()
+    its_own = ["sh", "-c", 'exec "$@" 0<>"$0"', os.ttyname(inside)]  # the first that a new session opens is its own
+    child = start(
+        "each", tmp_path / "run", 100_000, words=its_own, start_new_session=True, stdout=inside, stderr=inside
+    )
+    os.close(inside)
+    said = b""
+    while b"step 3\r\n" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)  # the kernel sends SIGHUP
+    child.send_signal(signal.SIGHUP)
+    assert child.wait(timeout=60) == 129
+    last = max(complete_steps(tmp_path / "run"))
+    assert len(restored(tmp_path / "run")[2]) == last
+    finish(start("each", tmp_path / "run", last + 2, tmp_path / "straight", last + 2))
+    assert restored(tmp_path / "run") == restored(tmp_path / "straight")
+
+
+def test_a_run_that_ignores_a_hang_up_goes_on(tmp_path):
+    """As under `nohup`."""
+    child = start("last", tmp_path / "run", 40, words=["sh", "-c", 'trap "" HUP; exec "$@"', "sh"])
+    while child.stdout.readline() != "step 5\n":
+        assert child.poll() is None
+    child.send_signal(signal.SIGHUP)
+    assert finish(child)[-1] == "step 40"
 
 
 def test_a_second_sigterm_leaves_at_once(tmp_path):

@@ -7,8 +7,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from hamflow._types import checked
-from hamflow.training.checkpoint import CorruptCheckpoint, silence_orbax
+from hamflow.training.checkpoint import CorruptCheckpoint
 from hamflow.training.checksums import find_damage
+from hamflow.training.silence import silence_orbax
 
 
 @checked

@@ -26,8 +26,10 @@ def silence_orbax() -> None:
 class _NoOrbax(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         orbax = f"{os.sep}orbax{os.sep}"
-        # A record of asyncio names the task, and where its function is defined.
-        return orbax not in record.pathname and (record.name != "asyncio" or orbax not in record.getMessage())
+        if record.name != "asyncio":
+            return orbax not in record.pathname
+        said = record.getMessage()  # names the task and where its function is defined, or a future and its error
+        return orbax not in said and "[tensorstore_spec=" not in said
 
 
 class _NoClosedLoop:

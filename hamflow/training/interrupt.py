@@ -10,12 +10,14 @@ A terminal that is closed may say so twice, once by its shell and once by the ke
 signal changes nothing. Where it is ignored already, as under `nohup`, it stays ignored, and the run goes on.
 """
 
+import atexit
 import contextlib
 import os
 import select
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any
@@ -99,18 +101,42 @@ def _forget_what_is_gone() -> None:
 
 @contextlib.contextmanager
 def exit_on_interrupt(message: str) -> Iterator[None]:
-    """Let Ctrl-C end the program with a message and the exit code 130, as shells expect, and without a traceback.
+    """Let Ctrl-C or SIGTERM end the program with a message, and without a traceback.
+
+    It leaves with 130 or 143, as shells expect; a second signal ends at once. In another thread than the main one,
+    which no signal reaches, this does nothing.
 
     ```python
     with exit_on_interrupt("The training is saved; no samples were drawn."):
         samples = generate(...)
     ```
     """
+    here = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, _terminate) if here else None
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Terminated) as error:
+        # The interpreter waits for what jax computes still, and a second Ctrl-C there would be shown with a traceback.
+        atexit.register(_leave_at_once)
         print(f"\n{message}", file=sys.stderr)
-        raise SystemExit(128 + signal.SIGINT) from None
+        raise SystemExit(128 + (signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT)) from None
+    finally:
+        if here:
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, as KeyboardInterrupt is SIGINT."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise _Terminated
+
+
+def _leave_at_once() -> None:
+    with contextlib.suppress(ValueError):  # not the main thread's
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def resume_command(folder: str | os.PathLike, *arguments: str, words: Sequence[str] = ()) -> str:

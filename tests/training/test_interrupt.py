@@ -104,6 +104,66 @@ def test_ctrl_c_ends_with_a_message_and_130(capsys):
         raise ValueError("other")
 
 
+def test_sigterm_does_what_it_did_afterwards():
+    before = signal.getsignal(signal.SIGTERM)
+    with exit_on_interrupt("All is saved."):
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_no_signal_reaches_another_thread():
+    said = []
+
+    def run():
+        with exit_on_interrupt("All is saved."):
+            said.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert said == [before]
+
+
+LEAVING = """
+import atexit, importlib.util, sys, time
+spec = importlib.util.spec_from_file_location("interrupt", sys.argv[1])
+interrupt = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(interrupt)
+def wait():  # as jax does for what it computes still
+    print("leaving", flush=True)
+    time.sleep(float(sys.argv[2]))
+atexit.register(wait)
+with interrupt.exit_on_interrupt("All is saved."):
+    print("drawing", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [
+        ("SIGINT", None, 130),
+        ("SIGTERM", None, 143),
+        ("SIGINT", "SIGINT", -signal.SIGINT),
+        ("SIGTERM", "SIGTERM", -signal.SIGTERM),
+        ("SIGTERM", "SIGINT", -signal.SIGINT),
+    ],
+)
+def test_a_process_leaves_with_the_message_and_no_traceback(first, second, code):
+    """The first signal in the middle of it, the second while the interpreter waits at its end."""
+    words = [sys.executable, "-c", LEAVING, str(pathlib.Path(interrupt.__file__)), "60" if second else "0"]
+    child = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "drawing\n"
+    child.send_signal(signal.Signals[first])
+    assert child.stdout.readline() == "leaving\n"
+    if second:
+        child.send_signal(signal.Signals[second])
+    _, err = child.communicate(timeout=60)
+    assert err == "\nAll is saved.\n"
+    assert child.returncode == code
+
+
 @pytest.mark.parametrize(
     ("called", "script", "command"),
     [

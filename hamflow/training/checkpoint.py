@@ -8,7 +8,6 @@ not notice a flipped byte, so a list of the sha256 of all files is added to each
     checkpoints/300/sha256.json         the checksums
 """
 
-import logging
 import math
 import os
 import pathlib
@@ -23,6 +22,7 @@ import orbax.checkpoint as ocp
 from hamflow._types import Array, Key, checked
 from hamflow.training.checksums import find_damage, write_checksums
 from hamflow.training.keeping import preservation_policy, saved_metrics
+from hamflow.training.silence import silence_orbax
 from hamflow.training.state import TrainState
 from hamflow.training.state_arrays import abstract, as_stored, named_arrays, refuse_local, replace_arrays, restored_as
 
@@ -205,10 +205,15 @@ class Checkpoints:
         self._write_checksums(unfinished=False)  # are there already, unless another orbax forgets to ask for them
 
     def _not_written(self, error: Exception) -> OSError:
-        return OSError(
-            f"A checkpoint could not be written to {self.folder}: {error}. "
+        said = str(error).partition(" [tensorstore_spec=")[0]  # and then a page of JSON
+        # Not the manager's: a full disk leaves it in the middle of things.
+        before = any(path.name.isdecimal() for path in self.folder.glob("*"))
+        advice = (
             "Those before it are as they were: mend that, and resume."
+            if before
+            else "There is none before it: mend that, and start a new run."
         )
+        return OSError(f"A checkpoint could not be written to {self.folder}: {said}. {advice}")
 
     def _write_checksums(self, *, unfinished: bool = True) -> None:
         # Orbax asks when all files are there, and renames `300.orbax-checkpoint-tmp` to `300` afterwards.
@@ -243,17 +248,3 @@ class Checkpoints:
 
 def _describe(entry: tuple[tuple[int, ...], Any] | None) -> str:
     return "absent" if entry is None else f"{entry[1]}[{','.join(map(str, entry[0]))}]"
-
-
-def silence_orbax() -> None:
-    """Orbax logs what it raises, and much that is nobody's business; everybody else's records in absl's log pass."""
-    logger = logging.getLogger("absl")
-    if not any(getattr(each, "of_hamflow", False) for each in logger.filters):
-        logger.addFilter(_NoOrbax())
-
-
-class _NoOrbax(logging.Filter):
-    of_hamflow = True
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return f"{os.sep}orbax{os.sep}" not in record.pathname

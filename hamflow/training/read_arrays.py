@@ -2,13 +2,15 @@
 
 import os
 import pathlib
+import time
 
 import numpy as np
 import orbax.checkpoint as ocp
 
 from hamflow._types import checked
-from hamflow.training.checkpoint import CorruptCheckpoint, silence_orbax
+from hamflow.training.checkpoint import CorruptCheckpoint
 from hamflow.training.checksums import find_damage
+from hamflow.training.silence import silence_orbax
 
 
 @checked
@@ -17,23 +19,58 @@ def read_arrays(folder: str | os.PathLike, prefix: str = "", *, step: int | None
 
     - `folder`: of all checkpoints, as given to `Checkpoints`. Nothing in it is changed, and what is being written there
       is left alone.
-    - `step`: of the checkpoint; by default the latest.
+    - `step`: of the checkpoint; by default the latest. If the training deletes that meanwhile, the one that is the
+      latest by then.
 
-    Raises `FileNotFoundError` if there is no such checkpoint, `CorruptCheckpoint` if a file of it is damaged, and
-    `ValueError` if no array has such a name.
+    Raises `FileNotFoundError` if there is no such checkpoint (any more), `CorruptCheckpoint` if a file of it is
+    damaged, and `ValueError` if no array has such a name.
     """
     folder = pathlib.Path(folder).absolute()
-    steps = sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal()) if folder.is_dir() else []
-    if not steps or (step is not None and step not in steps):
-        wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-        raise FileNotFoundError(f"There is {wanted} in {folder}: {f'those there are of {steps}' if steps else 'none'}.")
-    place = folder / str(steps[-1] if step is None else step)
+    silence_orbax()
+    for _ in range(_ATTEMPTS):
+        steps = _steps(folder)
+        if not steps or (step is not None and step not in steps):
+            wanted = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+            there = f"those there are of {steps}" if steps else "none"
+            raise FileNotFoundError(f"There is {wanted} in {folder}: {there}.")
+        chosen = steps[-1] if step is None else step
+        try:
+            return _read(folder, chosen, steps, prefix)
+        except Exception:  # a folder that is deleted meanwhile breaks in many ways, and none names the reason
+            if not _is_cleaned_up(folder, chosen, wait=step is not None):
+                raise
+    raise FileNotFoundError(f"The checkpoints in {folder} are deleted faster than they can be read: keep more of them.")
+
+
+_ATTEMPTS = 5
+_SECONDS_TO_DELETE = 1.0
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal()) if folder.is_dir() else []
+
+
+def _is_cleaned_up(folder: pathlib.Path, step: int, *, wait: bool) -> bool:
+    """Whether the training beside this deletes a checkpoint: it is gone, or going, and there are newer ones."""
+    for _ in range(10):
+        steps = _steps(folder)
+        if step not in steps:
+            return True
+        if step == steps[-1]:
+            return False  # the newest is never deleted
+        if not wait:
+            return True  # the newest is wanted, and there is a newer one
+        time.sleep(_SECONDS_TO_DELETE / 10)  # it may be gone in a moment, or else it is broken
+    return False
+
+
+def _read(folder: pathlib.Path, step: int, steps: list[int], prefix: str) -> dict[str, np.ndarray]:
+    place = folder / str(step)
     damage = find_damage(place)
     if damage is not None:
-        good = [s for s in reversed(steps) if folder / str(s) != place and find_damage(folder / str(s)) is None]
+        good = [s for s in reversed(steps) if s != step and find_damage(folder / str(s)) is None]
         advice = f" Step {good[0]} is good." if good else ""
         raise CorruptCheckpoint(f"The checkpoint {place} is damaged: {damage}.{advice}")
-    silence_orbax()
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         names = [name for name in reader.metadata(place / "state").item_metadata.tree if name.startswith(prefix)]
         if not names:

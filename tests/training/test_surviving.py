@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import pty
 import random
 import shutil
 import signal
@@ -22,11 +23,12 @@ from hamflow.training import Checkpoints, CorruptCheckpoint, read_stats
 HERE = pathlib.Path(__file__).parent
 
 
-def start(mode, *folders_and_steps, **options):
+def start(mode, *folders_and_steps, words=(), **options):
     path = os.pathsep.join([str(HERE), *sys.path])
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(
-        [sys.executable, "-W", "error", str(HERE / "surviving_run.py"), mode, *map(str, folders_and_steps)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}, **options,
+        [*words, sys.executable, "-W", "error", str(HERE / "surviving_run.py"), mode, *map(str, folders_and_steps)],
+        text=True, env={**os.environ, "PYTHONPATH": path}, **options,
     )  # fmt: skip
 
 
@@ -144,6 +146,35 @@ def test_sigterm_saves_leaves_with_143_and_loses_no_step(tmp_path):
     assert restored(tmp_path / "run") == restored(tmp_path / "straight")
 
 
+def test_a_terminal_that_is_closed_saves_and_leaves_with_129(tmp_path):
+    """The shell says so, and then the kernel: two signals, and neither stdout nor stderr is there any more."""
+    terminal, inside = pty.openpty()
+    its_own = ["sh", "-c", 'exec "$@" 0<>"$0"', os.ttyname(inside)]  # the first that a new session opens is its own
+    child = start(
+        "each", tmp_path / "run", 100_000, words=its_own, start_new_session=True, stdout=inside, stderr=inside
+    )
+    os.close(inside)
+    said = b""
+    while b"step 3\r\n" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)  # the kernel sends SIGHUP
+    child.send_signal(signal.SIGHUP)
+    assert child.wait(timeout=60) == 129
+    last = max(complete_steps(tmp_path / "run"))
+    assert len(restored(tmp_path / "run")[2]) == last
+    finish(start("each", tmp_path / "run", last + 2, tmp_path / "straight", last + 2))
+    assert restored(tmp_path / "run") == restored(tmp_path / "straight")
+
+
+def test_a_run_that_ignores_a_hang_up_goes_on(tmp_path):
+    """As under `nohup`."""
+    child = start("last", tmp_path / "run", 40, words=["sh", "-c", 'trap "" HUP; exec "$@"', "sh"])
+    while child.stdout.readline() != "step 5\n":
+        assert child.poll() is None
+    child.send_signal(signal.SIGHUP)
+    assert finish(child)[-1] == "step 40"
+
+
 def test_a_second_sigterm_leaves_at_once(tmp_path):
     """In the middle of a step that takes a minute; the last checkpoint is good, and the run goes on from it."""
     child = start("slow", tmp_path / "run", 100_000)
@@ -170,19 +201,27 @@ import jax, jax.numpy as jnp, optax
 from hamflow.training import Checkpoints, init_state
 
 folder, big = sys.argv[1], 300_000
-state = init_state({"w": jax.random.normal(jax.random.key(0), (big,))}, optax.sgd(0.1))
+arrays = {f"small{i}": jax.numpy.ones(9) for i in range(20)}  # which are being written still when the big one fails
+state = init_state({"w": jax.random.normal(jax.random.key(0), (big,)), **arrays}, optax.sgd(0.1))
 key = jax.random.key(1)
+class Broken:
+    def __del__(self):
+        raise RuntimeError("Event loop is closed")
 def after(n):
     return type(state)(state.model, state.ema, state.opt_state, jnp.asarray(n, jnp.int32), state.images, state.finite)
+def save_on_a_full_disk(n):
+    try:
+        with Checkpoints(folder) as checkpoints:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+            checkpoints.save(after(n), key)
+    except OSError as error:
+        print(type(error).__name__, error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+save_on_a_full_disk(1)
 with Checkpoints(folder) as checkpoints:
     checkpoints.save(after(1), key)
-try:
-    with Checkpoints(folder) as checkpoints:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-        checkpoints.save(after(2), key)
-except OSError as error:
-    print(type(error).__name__, error)
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+save_on_a_full_disk(2)
+Broken()
 with Checkpoints(folder) as checkpoints:
     found, _, _ = checkpoints.restore(after(0), key)
     print(checkpoints.steps(), int(found.step), bool((found.model["w"] == state.model["w"]).all()))
@@ -199,10 +238,16 @@ def test_a_file_that_can_grow_no_further_ends_clearly_and_harms_nothing_older(tm
         capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
-    said, kept, again = ended.stdout.splitlines()
-    assert said.startswith(f"OSError A checkpoint could not be written to {tmp_path / 'checkpoints'}: ")
+    first, said, kept, again = ended.stdout.splitlines()
+    for each in (first, said):
+        assert each.startswith(f"OSError A checkpoint could not be written to {tmp_path / 'checkpoints'}: ")
+        assert "File too large" in each
+        assert len(each) < 1000  # without tensorstore's page of JSON
+    assert first.endswith("There is none before it: mend that, and start a new run.")
     assert said.endswith("Those before it are as they were: mend that, and resume.")
-    assert "File too large" in said
+    # Nothing of the other arrays, and all of somebody else's error, with the same words.
+    assert ended.stderr.startswith("Exception ignored in: <function Broken.__del__")
+    assert ended.stderr.count("Event loop is closed") == ended.stderr.count("Traceback") == 1
     assert kept == "[1] 1 True"
     assert again == "2"
 

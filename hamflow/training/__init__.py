@@ -56,7 +56,7 @@ from hamflow.training.processes import (
     is_first_process as is_first_process,
     join_processes as join_processes,
 )
-from hamflow.training.profile import Profile as Profile
+from hamflow.training.profile import Profile as Profile, check_profile_steps as check_profile_steps
 from hamflow.training.progress import Progress as Progress
 from hamflow.training.read_arrays import read_arrays as read_arrays
 from hamflow.training.reconstruct import (

@@ -35,7 +35,7 @@ class Profile:
     @checked
     def __init__(self, folder: str | os.PathLike, steps: str | None):
         self.folder = pathlib.Path(folder)
-        self._first, self._end = _first_and_end(steps) if steps else (None, None)
+        self._first, self._end = check_profile_steps(steps) or (None, None)
         self._num_steps, self._tracing, self._num_traced = 0, False, 0
 
     def __call__(self, pending: PyTree = None) -> None:
@@ -73,7 +73,14 @@ class Profile:
         self.close()
 
 
-def _first_and_end(steps: str) -> tuple[int, int]:
+@checked
+def check_profile_steps(steps: str | None) -> tuple[int, int] | None:
+    """The first step to trace and the one after the last, or None for None and `""`, before anything is made.
+
+    Raises `ValueError` for steps that cannot be read: no two whole numbers, or none between them.
+    """
+    if not steps:
+        return None
     match = re.fullmatch(r"\s*(\d+)\s*:\s*(\d+)\s*", steps, re.ASCII)
     if match is None or not int(match[1]) < int(match[2]):
         raise ValueError(

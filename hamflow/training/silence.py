@@ -25,11 +25,16 @@ def silence_orbax() -> None:
 
 class _NoOrbax(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        orbax = f"{os.sep}orbax{os.sep}"
         if record.name != "asyncio":
-            return orbax not in record.pathname
-        said = record.getMessage()  # names the task and where its function is defined, or a future and its error
-        return orbax not in said and "[tensorstore_spec=" not in said
+            return _ORBAX not in record.pathname
+        # A task is told with where its function is defined, a future with its error, and either with a traceback or
+        # without.
+        said = logging.Formatter().format(record)
+        return not any(mark in said for mark in (_ORBAX, *_TENSORSTORE))
+
+
+_ORBAX = f"{os.sep}orbax{os.sep}"
+_TENSORSTORE = ("[tensorstore_spec=", " in OCDBT database ", ".orbax-checkpoint-tmp")
 
 
 class _NoClosedLoop:

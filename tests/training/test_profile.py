@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hamflow.training import Profile
+from hamflow.training import Profile, check_profile_steps
 
 
 def loop(profile, num_steps):
@@ -53,7 +53,20 @@ def test_nothing_asked_for_is_nothing_done(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("steps", ["10", "20:10", "5:5", "a:b", "-1:3", "1:2:3", "1.5:2"])
+@pytest.mark.parametrize(
+    "steps", ["10", "20:10", "5:5", "0:0", "a:b", "foo", "-1:3", "1:-3", "1:2:3", "1.5:2", ":", ":5", "5:", " ", "٣:٥"]
+)
 def test_steps_that_cannot_be_read(tmp_path, steps):
-    with pytest.raises(ValueError, match=f"steps is '{steps}': two whole numbers as in 10:20"):
+    said = f"steps is '{steps}': two whole numbers as in 10:20"
+    with pytest.raises(ValueError, match=said):
+        check_profile_steps(steps)  # and no folder is named
+    with pytest.raises(ValueError, match=said):
         Profile(tmp_path, steps)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "read"), [("10:20", (10, 20)), (" 0 : 1 ", (0, 1)), ("007:08", (7, 8)), (None, None), ("", None)]
+)
+def test_steps_that_can_be_read(steps, read):
+    assert check_profile_steps(steps) == read

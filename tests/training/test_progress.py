@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import re
 
 import pytest
 import rich.console
@@ -67,3 +68,37 @@ def test_a_bar_in_a_terminal():
     assert "━" in file.getvalue()
     assert "step 40/40  1280 images" in file.getvalue()
     assert "images/s" in file.getvalue()
+
+
+ALL = "step 183/1000  5856 images  64.0 images/s  0:06:48 left  loss 0.1234"
+NO_IMAGES, NO_RATE = ALL.replace("  5856 images", ""), "step 183/1000  0:06:48 left  loss 0.1234"
+BAR = len("━") * 20 + 1
+WORD = len("training ")
+
+
+@pytest.mark.parametrize(
+    ("width", "word", "bar", "text"),
+    [
+        (WORD + BAR + len(ALL), True, True, ALL),
+        (WORD + BAR + len(ALL) - 1, False, True, ALL),
+        (BAR + len(ALL), False, True, ALL),
+        (BAR + len(ALL) - 1, False, False, ALL),
+        (len(ALL), False, False, ALL),
+        (len(ALL) - 1, False, False, NO_IMAGES),
+        (len(NO_IMAGES) - 1, False, False, NO_RATE),
+        (40, False, False, NO_RATE),
+        (39, False, False, "step 183/1000  loss 0.1234"),
+    ],
+)
+def test_a_narrow_terminal_shows_the_step_and_the_loss(clock, width, word, bar, text):
+    """183 steps of half a second and 32 images; 817 are left. Word, bar, images, rate and time go, in this order."""
+    file = io.StringIO()
+    console = rich.console.Console(file=file, force_terminal=True, width=width)
+    with Progress(1000, console=console) as shown:
+        for n in range(183):
+            shown.update({"step": n, "images": 32 * (n + 1), "loss": 0.1234})
+    line = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue()).splitlines()[-1].rstrip()
+    assert line.endswith(text)
+    before = line.removesuffix(text)
+    assert ("training" in before, "━" in before) == (word, bar)
+    assert len(before) == WORD * word + BAR * bar

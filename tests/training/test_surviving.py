@@ -1,5 +1,6 @@
 """Real processes, killed and stopped: what goes on afterwards is what would have been, bit for bit."""
 
+import logging
 import os
 import pathlib
 import pty
@@ -250,6 +251,18 @@ def test_a_file_that_can_grow_no_further_ends_clearly_and_harms_nothing_older(tm
     assert ended.stderr.count("Event loop is closed") == ended.stderr.count("Traceback") == 1
     assert kept == "[1] 1 True"
     assert again == "2"
+
+
+def test_other_errors_of_asyncio_are_told(tmp_path, caplog):
+    Checkpoints(tmp_path).close()
+    logger = logging.getLogger("asyncio")
+    logger.error("Task exception was never retrieved\ntask: <Task coro=<f() defined at /home/me/orbax.py:3>>")
+    logger.error("Future exception was never retrieved\nfuture: ValueError('Error writing in OCDBT database at x')")
+    try:
+        raise ValueError("mine")
+    except ValueError:
+        logger.exception("_GatheringFuture exception was never retrieved")
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["Task", "_GatheringFuture"]
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ this script, `ffhq` has the settings of that long command and longer intervals. 
 A run folder holds `samples.png`, `neighbours.png` (the samples beside the training pictures nearest to them),
 `loss.png`, `model.safetensors` (the average model, for `hamflow.load`), `config.json`, `stats.jsonl` (one line a step)
 and `checkpoints/`. A resumed run may change some settings only; others with `--override`. It trains in no folder that
-another process trains in. After Ctrl-C it leaves with 130, after SIGTERM with 143, all steps saved; a second ends
-it at once. A loss that is not finite leaves `nonfinite-<step>/`, and `--replay` names the first layer that went wrong.
+another process trains in. After Ctrl-C it leaves with 130, after SIGTERM with 143, after a hang-up with 129, all steps
+saved; a second signal ends it at once. A loss that is not finite leaves `nonfinite-<step>/`, and `--replay` names the
+first layer that went wrong.
 """
 
 from pathlib import Path

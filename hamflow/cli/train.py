@@ -8,8 +8,8 @@ from .._lookup import look_up
 
 _DESCRIPTION = """Train a recipe. `hamflow train RECIPE --help` lists its settings. The run folder holds samples, the
 curve of the loss, model.safetensors for `hamflow sample`, and checkpoints; `--resume RUN` goes on with it. Exit status:
-130 after Ctrl-C and 143 after SIGTERM, all steps saved; 1 with a message if it cannot go on; 2 for a flag that is
-none."""
+130 after Ctrl-C, 143 after SIGTERM and 129 after a hang-up, all steps saved; 1 with a message if it cannot go on; 2 for
+a flag that is none."""
 _NO_FLAGS = "\0"
 
 

@@ -50,7 +50,7 @@ class Program(eqx.Module):
         return carry
 
     def last_shares(self, count: int, dtype: Any) -> Array:
-        """Of the last stage of each step: a table, since to ask of each whether it is the last costs 5% of short ones."""
+        """Of the last stage of each step: a table, since to ask of each if it is the last costs 5% of short ones."""
         return jnp.full(count, self.body[-1].coefficient, dtype).at[-1].set(self.ending)
 
     def step(self, apply: Apply, carry: Any, i: Array, last_share: Array, dtype: Any, reverse: bool = False) -> Any:
@@ -108,9 +108,9 @@ def take_steps(
     size = _chunk_size(count)
     whole = count // size * size
     numbers = jnp.arange(count), program.last_shares(count, h.dtype)
-    state, _ = jax.lax.scan(chunk, state, tuple(each[:whole].reshape(-1, size) for each in numbers))
+    state, _ = jax.lax.scan(chunk, state, jax.tree.map(lambda each: each[:whole].reshape(-1, size), numbers))
     if whole < count:  # of a large prime, say: the step is compiled once more
-        state, _ = jax.lax.scan(step, state, tuple(each[whole:] for each in numbers))
+        state, _ = jax.lax.scan(step, state, jax.tree.map(lambda each: each[whole:], numbers))
     return state
 
 

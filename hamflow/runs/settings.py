@@ -39,6 +39,10 @@ def check(recipe: AbstractRecipe, options: Options) -> None:
             raise ValueError(f"--replay {options.replay} needs the run it is of: give --resume.")
         if options.resume.resolve() not in options.replay.resolve().parents:
             raise ValueError(f"--replay {options.replay} is no bundle of --resume {options.resume}.")
+    try:
+        training.check_profile_steps(options.profile)
+    except ValueError as error:
+        raise ValueError(str(error).replace("steps is", "--profile is", 1)) from None
     for flag, value, module in (
         ("--wandb", options.wandb, "wandb"),
         ("--tensorboard", options.tensorboard, "tensorboardX"),

@@ -41,8 +41,8 @@ def train(recipe: AbstractRecipe, options: Options | None = None, *, words: Sequ
 
     Raises:
         ValueError, OSError: for what is wrong with the settings, the data or the folder, before anything is made.
-        SystemExit: 130 after Ctrl-C, 143 after SIGTERM, all steps saved; with a message where a loss is not finite, or
-            an example cannot be read.
+        SystemExit: 130 after Ctrl-C, 143 after SIGTERM, 129 after a hang-up, all steps saved; with a message where a
+            loss is not finite, or an example cannot be read.
     """
     with contextlib.ExitStack() as held:  # the lock of the run folder is let go of at the end
         return _train(recipe, options or Options(), tuple(words), held)

@@ -126,6 +126,7 @@ def finished(tmp_path_factory):
     [
         ({"keep_best": 1, "held_out": 1e-9}, {}, "--keep-best is of the held-out loss, and none of the 100 points"),
         ({"ema_width": (0.1, 0.1)}, {}, "--ema-width 0.1 0.1: one of them twice"),
+        ({}, {"profile": "5:2"}, "--profile is '5:2'"),
         ({}, {"wandb": "mine"}, "--wandb needs wandb: pip install wandb"),
         ({}, {"replay": "elsewhere/nonfinite-1", "resume": True}, "elsewhere/nonfinite-1 is no bundle of --resume "),
         ({"ema_width": (0.05, 0.1)}, {"resume": True}, "keeps 1 average, and cannot keep 2 from here on: give as many"),

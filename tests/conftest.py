@@ -1,7 +1,9 @@
 """Strict settings for every test, and the fixtures they share."""
 
+import gc
 import importlib.metadata
 import os
+import pathlib
 import tempfile
 
 # Two workers on two cores: threads of OpenBLAS that wait in a loop for each other take most of the time of both.
@@ -38,6 +40,22 @@ if not os.environ.get("HAMFLOW_OPTIMIZE"):
 # The same examples in every run, and nothing written beside the tests.
 settings.register_profile("hamflow", derandomize=True, database=None, deadline=None, max_examples=50)
 settings.load_profile("hamflow")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def room_for_programs():
+    """Forget what was compiled before a process has as much as Linux lets it have.
+
+    That is 65,530 mapped regions, of which a compiled program takes three; beyond it LLVM ends the process.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MANY_REGIONS:
+        jax.clear_caches()
+        gc.collect()
+
+
+_MANY_REGIONS = 25_000
 
 
 @pytest.fixture

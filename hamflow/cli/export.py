@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .extras import needs
 from .values import at_least, positive
 
 _DESCRIPTION = """Write the weights of a run to a .safetensors file, for `hamflow.load`, `hamflow sample`, or any reader
@@ -35,12 +36,8 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the file, and say where it is."""
-    try:
+    with needs("export", "examples"):
         from ..runs import export
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "hamflow":
-            raise
-        raise ModuleNotFoundError(f"hamflow export needs {error.name}: pip install 'hamflow[examples]'") from None
     if options.trust:
         sys.path.insert(0, str(Path.cwd()))
     try:

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from .._lookup import look_up
+from .extras import needs
 
 _DESCRIPTION = """Train a recipe. `hamflow train RECIPE --help` lists its settings. The run folder holds samples, the
 curve of the loss, model.safetensors for `hamflow sample`, and checkpoints; `--resume RUN` goes on with it. Exit status:
@@ -28,13 +29,9 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train; 0 when the run has ended. Other endings leave with their status."""
-    try:
+    with needs("train", "examples"):
         from ..runs import command_line
         from ..runs.named import ABOUT, RECIPES
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "hamflow":
-            raise
-        raise ModuleNotFoundError(f"hamflow train needs {error.name}: pip install 'hamflow[examples]'") from None
     listed = "\n".join(f"  {name:14}{about}" for name, about in ABOUT.items())
     listed += "\n  module:recipe a recipe of your own, an instance or a class without required fields"
     name, settings = (options.words[0], options.words[1:]) if options.words else (None, [])

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
 
@@ -19,7 +19,7 @@ from ..objectives import drop_labels, velocity_matching_loss
 from ..predictors import Preconditioned
 from ..sampling import generate
 from .flows import check_flow, make_flow
-from .recipe import AbstractRecipe, AbstractTask, Batches, Problem
+from .recipe import AbstractRecipe, AbstractTask, Problem
 from .words import count, say
 
 
@@ -114,7 +114,7 @@ class PicturesTask(AbstractTask):
             self._sample = data.to_float(jnp.asarray(next(stream)["image"]))
         self.measured = {"data_mean": float(self._sample.mean()), "data_std": float(self._sample.std())}
 
-    def batches(self, start_step: int) -> Batches:
+    def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
         return data.batches(
             self._source,
             self.recipe.batch,

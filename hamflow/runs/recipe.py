@@ -8,9 +8,9 @@ then trains it, with all that the library's own have: `--resume`, `--mesh`, `--d
 import abc
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, final, runtime_checkable
+from typing import Any, ClassVar, Literal, final
 
 import jax
 import numpy as np
@@ -114,10 +114,11 @@ class AbstractTask(abc.ABC):
     measured: dict[str, float]
 
     @abc.abstractmethod
-    def batches(self, start_step: int) -> "Batches":
+    def batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
         """This process's rows of the endless batches from `start_step` on, a function of seed and step alone.
 
-        Each is a dict of arrays, among them `index`, which examples they are.
+        Each is a dict of arrays, among them `index`, which examples they are. At the end the iterator is closed, if it
+        has a `close`.
         """
 
     @abc.abstractmethod
@@ -147,19 +148,6 @@ class AbstractTask(abc.ABC):
     @abc.abstractmethod
     def report(self, samples: np.ndarray, folder: Path) -> str:
         """At the end, compare the samples to the data; what is to be said, and a picture in the run folder."""
-
-
-@runtime_checkable
-class Batches(Protocol):
-    """An iterator that can be closed, as a generator is."""
-
-    def __iter__(self) -> "Batches": ...
-
-    def __next__(self) -> dict[str, np.ndarray]: ...
-
-    def close(self) -> None:
-        """End the threads that read ahead, if there are any."""
-        ...
 
 
 @final

@@ -9,7 +9,7 @@ import jax
 
 from .. import training
 from .._types import PyTree
-from ..serialization import load, save
+from ..serialization import load, save, write_atomically
 
 
 def with_weights_of(path: Path, model: PyTree, trainable: PyTree, *, trust: Sequence[str] = ()) -> PyTree:
@@ -61,5 +61,5 @@ def write_start(folder: Path, model: PyTree, step: int) -> None:
     path = folder / "initial.safetensors"
     before = path.with_name(f"initial-until-{step}.safetensors")
     if path.exists() and not before.exists():
-        path.replace(before)
+        write_atomically(before, path.read_bytes())
     save(path, model)

@@ -129,7 +129,8 @@ def _train(recipe: AbstractRecipe, options: Options, words: tuple[str, ...], hel
         position(recipe, task, state).check(saved, allow={"seed", "num_examples"})
         say(f"resumed {folder} after {count(int(state.step), 'step')}")
     start_step = int(state.step)
-    if options.resume is None or options.override:  # by which the model may have become another
+    # With --override the model may have become another, if the settings are to be those of the run from here on.
+    if options.resume is None or (options.override and changes and start_step < num_steps):
         write_start(folder, model, start_step)
     if start_step >= num_steps:
         say(f"it has the {count(num_steps, 'step')} asked for already: no training, only samples")
@@ -154,7 +155,7 @@ def _train(recipe: AbstractRecipe, options: Options, words: tuple[str, ...], hel
     feed = training.feed(stacks, mesh, stacked=together > 1)
     started, unreadable, stopped, cost, n = time.monotonic(), None, False, None, start_step
     with training.StopOnSignal() as stop, checkpoints, contextlib.ExitStack() as shown:
-        shown.callback(stream.close)
+        shown.callback(getattr(stream, "close", lambda: None))  # of threads that read ahead
         writers, shows = [], []
         if first:
             stats = shown.enter_context(training.StatsLog(folder / "stats.jsonl", first_step=start_step))

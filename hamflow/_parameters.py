@@ -15,39 +15,44 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from ._errors import ArgumentError, ArgumentTypeError
 from ._types import Array
 
 
 def as_parameter(value: Any, name: str) -> float | Array:
     """`value` as a Python float, or as a floating array; `TypeError` if it is neither a number nor an array."""
     if value is None or isinstance(value, (bool, np.bool_, str, bytes)):
-        raise TypeError(f"{name} must be a number or an array, got {value!r}")
+        raise ArgumentTypeError(f"{name} must be a number or an array, got {value!r}", argument=name)
     if isinstance(value, (int, float, np.integer, np.floating)):
         number = float(value)
         if not math.isfinite(number):
-            raise ValueError(f"{name} must be finite, got {number}")
+            raise ArgumentError(f"{name} must be finite, got {number}", argument=name)
         return number
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} must be a number or an array, got {type(value).__name__}: {error}") from None
+        kind = type(value).__name__
+        raise ArgumentTypeError(f"{name} must be a number or an array, got {kind}: {error}", argument=name) from None
     if jnp.issubdtype(array.dtype, jnp.complexfloating) or array.dtype == bool:
-        raise TypeError(f"{name} must be real numbers, got an array of {array.dtype}")
+        raise ArgumentTypeError(f"{name} must be real numbers, got an array of {array.dtype}", argument=name)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         array = array.astype(float)
-    require(value, lambda v: jnp.isfinite(jnp.asarray(v)), f"{name} must be finite, got {value}")
+    require(value, lambda v: jnp.isfinite(jnp.asarray(v)), f"{name} must be finite, got {value}", name)
     return array
 
 
-def require(value: Any, holds: Callable[[Any], Any], message: str) -> None:
-    """Raise `ValueError(message)` unless `holds(value)` everywhere; a traced value is not looked into."""
+def require(value: Any, holds: Callable[[Any], Any], message: str, argument: str | None = None) -> None:
+    """Raise `ArgumentError(message)` unless `holds(value)` everywhere; a traced value is not looked into.
+
+    `argument` is the name in the error's field; by default it is the first word of the message.
+    """
     if not is_concrete(value):
         return
     with jax.ensure_compile_time_eval():  # inside `jit` even a constant is traced otherwise
         found = holds(value)
         # A Python number is judged without jax: an object built at import must not start the devices.
         if not (found if isinstance(found, bool) else bool(jnp.all(jnp.asarray(found)))):
-            raise ValueError(message)
+            raise ArgumentError(message, argument=argument or message.split(" ", 1)[0])
 
 
 def at_once() -> AbstractContextManager[None]:
@@ -77,7 +82,10 @@ def fit(value: Any, shape: tuple[int, ...], dtype: Any, name: str) -> Any:
     Broadcasting would accept more shapes, and give back positions of another one.
     """
     if jnp.shape(value) not in ((), shape):
-        raise ValueError(f"{name} has shape {jnp.shape(value)}, but the position has shape {shape}: give it that shape")
+        raise ArgumentError(
+            f"{name} has shape {jnp.shape(value)}, but the position has shape {shape}: give it that shape",
+            argument=name,
+        )
     return cast(value, dtype)
 
 

@@ -5,6 +5,7 @@ everybody: `checked` wraps constructors, losses and samplers, costs nothing insi
 the error names the argument. The inside is checked in pytest only (`--jaxtyping-packages` in `pyproject.toml`).
 """
 
+import numpy as np
 from beartype import BeartypeConf, beartype
 from jaxtyping import Array, Float, Int, Integer, Key, PRNGKeyArray, PyTree, Scalar, ScalarLike, jaxtyped
 
@@ -12,4 +13,19 @@ from jaxtyping import Array, Float, Int, Integer, Key, PRNGKeyArray, PyTree, Sca
 checked = jaxtyped(typechecker=beartype(conf=BeartypeConf(is_pep484_tower=True)))
 """Check the annotated arguments of a public function at trace time; an error names the argument and its type."""
 
-__all__ = ["Array", "Float", "Int", "Integer", "Key", "PRNGKeyArray", "PyTree", "Scalar", "ScalarLike", "checked"]
+WholeNumber = int | np.integer
+"""The type of a whole number in a signature. The function calls `_numbers.as_whole` on it, which refuses a bool."""
+
+__all__ = [
+    "Array",
+    "Float",
+    "Int",
+    "Integer",
+    "Key",
+    "PRNGKeyArray",
+    "PyTree",
+    "Scalar",
+    "ScalarLike",
+    "WholeNumber",
+    "checked",
+]

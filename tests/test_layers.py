@@ -14,9 +14,12 @@ import hamflow as hf
 PACKAGE = Path(hf.__file__).parent
 
 # Top to bottom. A room may import from those before it; `training`, `data`, `networks` and `serialization` hold no
-# physics, so they see the type vocabulary (and `training` what writes files) and nothing else.
+# physics, so they see the types, the errors and the rule for whole numbers (and `training` what writes files) and
+# nothing else.
 ORDER = [
     "_types",
+    "_errors",
+    "_numbers",
     "_module",
     "_parameters",
     "_linear",
@@ -50,11 +53,12 @@ ORDER = [
     "runs",
     "cli",
 ]
+BASE = {"_types", "_errors", "_numbers"}
 ALLOWED = {room: set(ORDER[:i]) for i, room in enumerate(ORDER)} | {
-    "networks": {"_types"},
-    "data": {"_types"},
-    "serialization": {"_types"},
-    "training": {"_types", "serialization"},
+    "networks": BASE,
+    "data": BASE,
+    "serialization": BASE,
+    "training": BASE | {"serialization"},
 }
 ALLOWED["runs"] |= {"networks", "data", "training", "serialization"}
 ALLOWED["cli"] |= {"serialization", "data"}  # the commands open models and pictures

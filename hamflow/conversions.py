@@ -22,6 +22,8 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from . import _linear as linear
+from ._factorisations import in_single, inv
+from ._modes import Modal, solve_modes
 from ._types import Array, Float, ScalarLike, checked
 from .couplings import GibbsCoupling, IndependentCoupling
 from .flow import Flow
@@ -129,9 +131,11 @@ def _parts(
     if given in ("noise", "score"):
         noise = value if given == "noise" else -linear.apply(linear.transpose(b), value)
         return linear.apply(linear.inverse(a), x - linear.apply(b, noise)), noise
-    if any(isinstance(o, linear.Dense) for o in (a, b, a_dot, b_dot)):  # matrices need not commute
+    if isinstance(a, Modal) and isinstance(b, Modal) and isinstance(a_dot, Modal) and isinstance(b_dot, Modal):
+        return solve_modes(a, b, a_dot, b_dot, x, value)
+    if any(linear.is_matrix(o) for o in (a, b, a_dot, b_dot)):  # matrices need not commute
         rows = [[linear.matrix_of(o, x.shape, x.dtype) for o in row] for row in ((a, b), (a_dot, b_dot))]
-        both = linear.in_single(jnp.linalg.inv, jnp.block(rows)) @ jnp.concatenate([x.ravel(), value.ravel()])
+        both = in_single(inv, jnp.block(rows)) @ jnp.concatenate([x.ravel(), value.ravel()])
         return both[: x.size].reshape(x.shape), both[x.size :].reshape(x.shape)
     w = linear.add(linear.compose(a, b_dot), linear.compose(linear.Scaling(-1.0), linear.compose(a_dot, b)))
     unscaled = (

@@ -14,11 +14,11 @@ from typing import Any, final
 
 import jax.numpy as jnp
 import jax.random as jr
-import jax.scipy.linalg
 import numpy as np
 from jax.typing import ArrayLike
 
 from . import _linear as linear
+from ._factorisations import in_single, solve_lower
 from ._module import AbstractModule
 from ._parameters import as_parameter, cast, require
 from ._types import Array, Float, PRNGKeyArray, Scalar, ScalarLike, checked
@@ -178,11 +178,8 @@ def _solve(root: linear.Operator, x: Array, *, transposed: bool = False) -> Arra
     """L^-1 x or L^-T x."""
     if not isinstance(root, linear.Dense):
         return x / root.value
-    wide = jnp.float32 if x.dtype in (jnp.bfloat16, jnp.float16) else x.dtype  # LAPACK has no half
-    flat = jax.scipy.linalg.solve_triangular(
-        root.matrix.astype(wide), x.reshape(-1).astype(wide), lower=True, trans=1 if transposed else 0
-    )
-    return flat.reshape(x.shape).astype(x.dtype)
+    flat = in_single(lambda lower, b: solve_lower(lower, b, transposed), root.matrix, x.reshape(-1))
+    return flat.reshape(x.shape)
 
 
 def _log_det(root: linear.Operator, size: int) -> Array:
@@ -192,5 +189,5 @@ def _log_det(root: linear.Operator, size: int) -> Array:
             return size * jnp.log(value)
         case linear.Diagonal(value=value):
             return jnp.sum(jnp.log(value))
-        case linear.Dense(matrix=matrix):
-            return jnp.sum(jnp.log(jnp.diagonal(matrix)))
+        case _:
+            return jnp.sum(jnp.log(jnp.diagonal(linear.matrix_of(root, (size,), float))))

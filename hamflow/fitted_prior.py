@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from ._factorisations import cholesky
 from ._parameters import require
 from ._types import Array, Float, PRNGKeyArray, checked
 from .couplings import CondOTCoupling
@@ -117,7 +118,7 @@ def _normal(ends: Array) -> NormalPrior:
         return NormalPrior(mean, jnp.std(ends, axis=0))
     centred = (ends - mean[None]).reshape(len(ends), -1)
     covariance = centred.T @ centred / len(ends)
-    return NormalPrior(mean, jnp.linalg.cholesky(covariance).reshape(event + event))
+    return NormalPrior(mean, cholesky(covariance).reshape(event + event))
 
 
 def _mixture(key: PRNGKeyArray, ends: Array, components: int, rounds: int = 100) -> GaussianMixturePotential:

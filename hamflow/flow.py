@@ -263,8 +263,9 @@ class Flow(eqx.Module):
             # A constant block (A = 1) must carry a zero derivative of t's shape.
             return _like(a, time), _like(b, time)
 
-        (a, b), (a_dot, b_dot) = jax.jvp(a_and_b, (t,), (jnp.ones_like(t),))
-        return a, b, a_dot, b_dot
+        a, b = a_and_b(t)
+        _, (a_tangent, b_tangent) = jax.jvp(a_and_b, (t,), (jnp.ones_like(t),))
+        return a, b, linear.slope(a, a_tangent), linear.slope(b, b_tangent)
 
     def steady_time(self, t: Array) -> Array:
         """The time at which a predictor asks for a, b and their slopes: `t`, or a moment later.

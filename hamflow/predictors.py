@@ -16,6 +16,7 @@ import jax.random as jr
 import numpy as np
 
 from . import _linear as linear
+from ._matrix_scalings import matrix_scalings
 from ._parameters import as_floating, as_parameter, cast, is_concrete, require
 from ._types import Array, Float, PRNGKeyArray, PyTree, ScalarLike, checked
 from .flow import Flow
@@ -162,9 +163,30 @@ class Preconditioned(eqx.Module):
 
     def __call__(self, t: ScalarLike, x: Float[Array, "*event"], condition: Any = None, key: Any = None) -> Array:
         """The velocity at time `t` and position `x` of one example, of x's shape and dtype."""
+        x = as_floating(x)
+        s, centred, output = self._evaluate(t, x, condition, key)
+        return s.mean_velocity + linear.apply(s.c_skip, centred) + linear.apply(s.c_out, output)
+
+    def unit_error(
+        self,
+        t: ScalarLike,
+        x: Float[Array, "*event"],
+        velocity: Float[Array, "*event"],
+        condition: Any = None,
+        key: Any = None,
+    ) -> Float[Array, "*event"]:
+        """c_out^-1 (V - v): the network's output less its target of unit variance.
+
+        The same number as `normalise_error(t, V - v)`, but the network's output does not pass through c_out and back.
+        """
+        s, centred, output = self._evaluate(t, x, condition, key)
+        target = velocity - s.mean_velocity - linear.apply(s.c_skip, centred)
+        return output - linear.apply(linear.inverse(s.c_out), target)
+
+    def _evaluate(self, t: ScalarLike, x: Array, condition: Any, key: Any) -> tuple[Scalings, Array, Array]:
+        """The scalings, x less its mean, and what the network makes of it."""
         if jnp.ndim(t) != 0:
             raise ValueError(f"t must be one time for one example, got shape {jnp.shape(t)}: use jax.vmap for a batch")
-        x = as_floating(x)
         s = self.scalings(t, x)
         centred = x - s.mean_position
         output = self.network(s.c_noise, linear.apply(s.c_in, centred), condition, key)
@@ -173,7 +195,7 @@ class Preconditioned(eqx.Module):
                 f"the network returned {output.dtype}{list(output.shape)} for an example of {x.dtype}{list(x.shape)}; "
                 "it must return one array of its input's shape and dtype"
             )
-        return s.mean_velocity + linear.apply(s.c_skip, centred) + linear.apply(s.c_out, output)
+        return s, centred, output
 
     def weight(self, t: ScalarLike, x: Float[Array, "*event"]) -> Any:
         """1 / c_out^2, the weight of a squared velocity error at `t`: the loss of the network's own unit target.
@@ -182,7 +204,7 @@ class Preconditioned(eqx.Module):
             ValueError: a matrix c_out, which mixes coordinates and is no weight: `normalise_error` is the general form.
         """
         c_out = self.scalings(t, x).c_out
-        if isinstance(c_out, linear.Dense):
+        if linear.is_matrix(c_out):
             raise ValueError("c_out is a matrix here, so there is no weight a coordinate: use normalise_error")
         return linear.apply(linear.inverse(c_out), jnp.ones_like(x)) ** 2
 
@@ -213,8 +235,12 @@ class Preconditioned(eqx.Module):
         a, b, a_dot, b_dot = flow.coefficient_operators(time, x.shape)
         deviation = linear.as_operator(data_std, x.shape, x.dtype, "data_std")
         linear.require_invertible(deviation, "data_std")
-        scale = _dense_scale if any(isinstance(o, linear.Dense) for o in (a, b, deviation)) else _plain_scale
-        c_in, c_skip, c_out = scale(a, b, a_dot, b_dot, deviation)
+        operators = (a, b, a_dot, b_dot, deviation)
+        if any(linear.is_matrix(operator) for operator in operators):
+            scaled = matrix_scalings(*operators, x.shape, differentiable=self.train_flow)
+        else:
+            scaled = _plain_scale(*operators)
+        c_in, c_skip, c_out = scaled
         mean = cast(data_mean, x.dtype)
         if isinstance(mean, float) and mean == 0.0:
             return Scalings(c_in, c_skip, c_out, c_noise, 0.0, 0.0)
@@ -255,7 +281,7 @@ class MixtureVelocity(eqx.Module):
     def __call__(self, t: ScalarLike, x: Float[Array, "*event"], condition: Any = None, key: Any = None) -> Array:
         """The exact E[v_t | x_t = x], of x's shape and dtype."""
         operators = self.flow.coefficient_operators(self.flow.steady_time(jnp.asarray(t, x.dtype)), x.shape)
-        if any(isinstance(operator, linear.Dense) for operator in operators):
+        if any(linear.is_matrix(operator) for operator in operators):
             raise ValueError("MixtureVelocity needs coefficients that are numbers or one a coordinate, not matrices")
         a, b, a_dot, b_dot = (jnp.broadcast_to(operator.value, x.shape) for operator in operators)
         means = cast(self.mixture.means, x.dtype)
@@ -279,36 +305,6 @@ def _plain_scale(a, b, a_dot, b_dot, deviation) -> tuple[linear.Operator, ...]:
     c_skip = (a * a_dot * s**2 + b * b_dot) / total
     c_out = jnp.abs(a * b_dot - a_dot * b) * s / jnp.sqrt(total)
     return _by_rank(1.0 / jnp.sqrt(total)), _by_rank(c_skip), _by_rank(c_out)
-
-
-def _dense_scale(a, b, a_dot, b_dot, deviation) -> tuple[linear.Operator, ...]:
-    """The same with matrices: A = Var x, B = Cov(v, x), c_skip = B A^-1 and c_out^2 = G - B A^-1 B^T, G = Var v.
-
-    That difference has few digits left where noise is large (1e-5 of G at sigma = 80; single precision has 1e-7). It
-    is also the inverse of the (v, v) block of the precision of (x, v) = M (white data, noise); nothing cancels there.
-    """
-    a, a_dot = linear.compose(a, deviation), linear.compose(a_dot, deviation)
-
-    def covariance(left, left_noise, right, right_noise):
-        data = linear.compose(left, linear.transpose(right))
-        return linear.add(data, linear.compose(left_noise, linear.transpose(right_noise)))
-
-    var, cov = covariance(a, b, a, b), covariance(a_dot, b_dot, a, b)
-    assert isinstance(var, linear.Dense)
-    size, zero = var.matrix.shape[0], linear.Dense(jnp.zeros_like(var.matrix), var.shape)
-
-    def matrix(operator: linear.Operator) -> Array:
-        full = linear.add(operator, zero)
-        assert isinstance(full, linear.Dense)
-        return full.matrix
-
-    motion = jnp.block([[matrix(a), matrix(b)], [matrix(a_dot), matrix(b_dot)]])
-    from_motion = linear.inverse(linear.Dense(motion, (2 * size,)))
-    assert isinstance(from_motion, linear.Dense)
-    from_velocity = from_motion.matrix[:, size:]
-    precision = linear.Dense(from_velocity.T @ from_velocity, var.shape)
-    c_in, c_out = (linear.inverse(linear.square_root(operator)) for operator in (var, precision))
-    return c_in, linear.compose(cov, linear.inverse(var)), c_out
 
 
 def _by_rank(value: Any) -> linear.Operator:

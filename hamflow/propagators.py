@@ -12,14 +12,12 @@ propagator from `propagator(kinetic, domain)`, or None where it has none. A line
 """
 
 import abc
-from functools import partial
 from typing import Any, final
 
-import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
 
 from . import _linear as linear
+from ._modes import Modal, Weights, apply_both, modes_of
 from ._module import AbstractModule
 from ._types import Array
 from .domains import AbstractDomain, Euclidean
@@ -65,10 +63,7 @@ class AbstractLinearPropagator(AbstractPropagator):
     def __call__(self, t0: Array, t: Array, state: PhaseState) -> PhaseState:
         x, p = state.position, state.momentum
         a, b, c, d = self.operators(t0, t, x.shape)
-        return PhaseState(
-            linear.apply(a, x) + linear.apply(b, p),
-            linear.apply(c, x) + linear.apply(d, p),
-        )
+        return PhaseState(apply_both(a, x, b, p), apply_both(c, x, d, p))
 
 
 @final
@@ -101,8 +96,8 @@ class LinearFreeMotion(AbstractLinearPropagator):
 
     def blocks(self, t0: Array, t: Array, shape: tuple[int, ...] | None) -> tuple[Any, Any, Any, Any]:
         mass = linear.as_operator(self.kinetic.mass, shape, t.dtype, "mass")
-        drift = linear.compose(linear.Scaling(t - t0), linear.inverse(mass))
-        return 1.0, drift.value, 0.0, 1.0
+        drift = linear.compose(linear.Scaling(t - t0), linear.inverse_of_positive(mass))
+        return 1.0, drift, 0.0, 1.0
 
 
 @final
@@ -120,8 +115,8 @@ class HarmonicMotion(AbstractLinearPropagator):
         mass = linear.as_operator(self.mass, shape, t.dtype, "mass")
         frequency = linear.as_operator(self.frequency, shape, t.dtype, "frequency")
         elapsed = t - t0
-        if isinstance(mass, linear.Dense) or isinstance(frequency, linear.Dense):
-            return _normal_modes(frequency, mass, elapsed)
+        if linear.is_matrix(mass) or linear.is_matrix(frequency):
+            return _modal_blocks(frequency, mass, elapsed)
         m, w = mass.value, self.angular_frequency(shape, t.dtype)
         angle = w * elapsed
         # sin(wt)/w through sinc: right, with its derivative, at w = 0 as well, where a mode is free.
@@ -136,85 +131,24 @@ class HarmonicMotion(AbstractLinearPropagator):
         return linear.compose(frequency, linear.inverse(linear.factor(mass))).value
 
 
-def _normal_modes(frequency: linear.Operator, mass: linear.Operator, elapsed: Array) -> tuple[Any, Any, Any, Any]:
+def _modal_blocks(
+    frequency: linear.Operator, mass: linear.Operator, elapsed: Array
+) -> tuple[Modal, Modal, Modal, Modal]:
+    """A = P cos(wt) P^-1, B = P sin(wt)/w P^T, C = -P^-T w sin(wt) P^-1 and D = P^-T cos(wt) P^T in the modes P."""
     shape = next(op.shape for op in (frequency, mass) if isinstance(op, linear.Dense))
-    lower = linear.factor(mass)  # M = L L^T, y = L^T x has unit mass
-    lower_inverse = linear.inverse(lower)
-    lower_t, lower_inverse_t = linear.transpose(lower), linear.transpose(lower_inverse)
-    reduced = linear.compose(frequency, lower_inverse_t)
-    stiffness = linear.compose(linear.transpose(reduced), reduced)
-    assert isinstance(stiffness, linear.Dense)
-    cosine, sine, squared = _oscillate(stiffness.matrix, elapsed)
-    cosine, sine, squared = (linear.Dense(m, shape) for m in (cosine, sine, squared))
-    a = linear.compose(linear.compose(lower_inverse_t, cosine), lower_t)
-    b = linear.compose(linear.compose(lower_inverse_t, sine), lower_inverse)
-    c = linear.compose(linear.compose(lower, squared), lower_t)
-    d = linear.compose(linear.compose(lower, cosine), lower_inverse)
-    return a.value, b.value, -c.value, d.value
+    m = modes_of(frequency, mass, shape, elapsed.dtype)
+    up, down = m.lower_inverse.T, m.lower  # L^-T and L
+    one = jnp.ones_like(elapsed)
 
+    def block(left: Array, right: Array, outer: Array, inner: Array, weights: Weights) -> Modal:
+        return Modal(left, right, m.stiffness, outer, inner, m.vectors, m.frequencies, elapsed, weights, shape)
 
-@jax.custom_jvp
-def _oscillate(stiffness: Array, t: Array) -> tuple[Array, Array, Array]:
-    """cos(W t), W^-1 sin(W t) and W sin(W t) of the symmetric matrix W^2 = `stiffness`."""
-    values, vectors = linear.in_single(jnp.linalg.eigh, stiffness)
-    w = jnp.sqrt(jnp.maximum(values, 0.0))
-    functions = (jnp.cos(w * t), t * jnp.sinc(w * t / jnp.pi), w * jnp.sin(w * t))
-    cosine, sine, squared = ((vectors * f[None, :]) @ vectors.T for f in functions)
-    return cosine, sine, squared
-
-
-@partial(_oscillate.defjvp, symbolic_zeros=True)
-def _oscillate_jvp(primals, tangents):
-    """In t, the equations of motion; in the matrix, Daleckii and Krein's divided differences.
-
-    They are kept apart: the matrix's own derivative goes through `eigh`, whose derivative is not finite where
-    eigenvalues coincide. So the velocity (along t) has a gradient in the matrix, and a whitened oscillation, whose
-    eigenvalues all coincide, can learn. A second derivative in the matrix is finite for distinct eigenvalues only.
-    """
-    (stiffness, t), (d_stiffness, d_t) = primals, tangents
-    cosine, _, squared = functions = _oscillate(stiffness, t)
-    d_cosine, d_sine, d_squared = (jnp.zeros_like(f) for f in functions)
-    if not isinstance(d_t, SymbolicZero):
-        d_cosine, d_sine, d_squared = -squared * d_t, cosine * d_t, (stiffness @ cosine) * d_t
-    if not isinstance(d_stiffness, SymbolicZero):
-        in_cosine, in_sine, in_squared = _along_matrix(stiffness, t, d_stiffness)
-        d_cosine, d_sine, d_squared = d_cosine + in_cosine, d_sine + in_sine, d_squared + in_squared
-    return functions, (d_cosine, d_sine, d_squared)
-
-
-def _along_matrix(stiffness: Array, t: Array, d_stiffness: Array) -> tuple[Array, Array, Array]:
-    """The derivatives of the three functions along `d_stiffness`, finite where eigenvalues coincide."""
-    values, vectors = linear.in_single(jnp.linalg.eigh, stiffness)
-    w = jnp.sqrt(jnp.maximum(values, 0.0))
-    wi, wj = w[:, None], w[None, :]
-    half_sum, half_difference = (wi + wj) * t / 2.0, (wi - wj) * t / 2.0
-    sum_sinc, difference_sinc = jnp.sinc(half_sum / jnp.pi), jnp.sinc(half_difference / jnp.pi)
-    # (f(wi^2) - f(wj^2)) / (wi^2 - wj^2), with sums turned into products so that nothing cancels.
-    d_cosine = -(t**2) / 2.0 * sum_sinc * difference_sinc
-    s = t * jnp.sinc(w * t / jnp.pi)
-    si, sj = s[:, None], s[None, :]
-    # Near a coincidence the slope at the middle is better than the quotient: errors of gap^2 against eps / gap.
-    gap, total = wi**2 - wj**2, wi**2 + wj**2
-    near = (24.0 * float(jnp.finfo(t.dtype).eps)) ** (1.0 / 3.0)
-    close = jnp.abs(gap) <= near * jnp.maximum(total, 1.0 / jnp.maximum(t**2, 1e-12))
-    safe_gap = jnp.where(close, jnp.ones_like(gap), gap)
-    d_sine = jnp.where(close, _sine_slope(total / 2.0, t), (si - sj) / safe_gap)
-    d_squared = (si + sj) / 2.0 + total / 2.0 * d_sine  # of the product w sin wt = w^2 s
-    tangent = vectors.T @ d_stiffness @ vectors
-    in_cosine, in_sine, in_squared = (vectors @ (f * tangent) @ vectors.T for f in (d_cosine, d_sine, d_squared))
-    return in_cosine, in_sine, in_squared
-
-
-def _sine_slope(square: Array, t: Array) -> Array:
-    """d/d(w^2) of sin(wt)/w = (t cos wt - sin(wt)/w) / (2 w^2), by its series near w = 0."""
-    angle_square = square * t**2
-    small = angle_square < 0.1
-    safe = jnp.where(small, jnp.ones_like(square), square)
-    w = jnp.sqrt(safe)
-    exact = (t * jnp.cos(w * t) - jnp.sin(w * t) / w) / (2.0 * safe)
-    y = angle_square
-    series = -(t**3) / 6.0 * (1.0 - y / 10.0 + y**2 / 280.0 - y**3 / 15120.0 + y**4 / 1330560.0)
-    return jnp.where(small, series, exact)
+    return (
+        block(up, down.T, m.positions, m.momenta, (one, None, None)),
+        block(up, up.T, m.positions, m.positions.T, (None, one, None)),
+        block(down, down.T, m.momenta.T, m.momenta, (None, None, -one)),
+        block(down, up.T, m.momenta.T, m.positions.T, (one, None, None)),
+    )
 
 
 def free_motion(kinetic: AbstractKinetic, domain: AbstractDomain) -> AbstractPropagator:

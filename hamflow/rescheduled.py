@@ -97,8 +97,7 @@ class RescheduledLinearMotion(AbstractLinearPropagator):
         a, b, c, d = self.motion.operators(start, end, shape)
         factors = (last / first, last * first, 1.0 / (last * first), first / last)
         return tuple(  # pyright: ignore[reportReturnType]
-            linear.compose(linear.Scaling(factor), block).value
-            for factor, block in zip(factors, (a, b, c, d), strict=True)
+            linear.compose(linear.Scaling(factor), block) for factor, block in zip(factors, (a, b, c, d), strict=True)
         )
 
     def _steady(self, f: Any, t: Array) -> Array:

@@ -43,7 +43,7 @@ class GaussianKinetic(AbstractKinetic):
         return 0.5 * jnp.sum(momentum * self.velocity(momentum))
 
     def velocity(self, momentum: Float[Array, "*event"]) -> Float[Array, "*event"]:
-        return linear.apply(linear.inverse(self._mass(momentum)), momentum)
+        return linear.apply(linear.inverse_of_positive(self._mass(momentum)), momentum)
 
     def momentum(self, velocity: Float[Array, "*event"]) -> Float[Array, "*event"]:
         return linear.apply(self._mass(velocity), velocity)
@@ -54,7 +54,7 @@ class GaussianKinetic(AbstractKinetic):
 
     def is_even_in_each(self, shape: tuple[int, ...] | None = None) -> bool:
         if shape is not None:
-            return not isinstance(linear.as_operator(self.mass, shape, float, "mass"), linear.Dense)
+            return not linear.is_matrix(linear.as_operator(self.mass, shape, float, "mass"))
         return not self._looks_dense()
 
     def is_isotropic(self) -> bool:

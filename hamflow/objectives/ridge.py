@@ -11,8 +11,8 @@ tell are put out first. Features that are few and smooth (1, x, the force) can b
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg
 
+from .._factorisations import cholesky, solve_lower
 from .._types import Array, Float
 
 # Of a feature whose row of C is as noisy as the mean of them, in units of its mean square.
@@ -53,8 +53,9 @@ def solve(sums: Sums, penalty: Array, num_plain: int = 0) -> Float[Array, "m d"]
     noise = sums.square * scale**2
     plain = jnp.arange(noise.size) < num_plain
     ridge = jnp.diag(jnp.where(plain, 0.0, penalty * noise / jnp.mean(noise)) + _ROUNDING)
-    factor = jax.scipy.linalg.cho_factor(sums.gram * scale[:, None] * scale[None, :] + ridge, lower=True)
-    return scale[:, None] * jax.scipy.linalg.cho_solve(factor, scale[:, None] * sums.cross)
+    lower = cholesky(sums.gram * scale[:, None] * scale[None, :] + ridge)
+    halfway = solve_lower(lower, scale[:, None] * sums.cross)
+    return scale[:, None] * solve_lower(lower, halfway, transposed=True)
 
 
 def value(sums: Sums, w: Float[Array, "m d"]) -> Array:

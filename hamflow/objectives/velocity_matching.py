@@ -40,8 +40,8 @@ def velocity_matching_loss(
         condition: None, or a tree of arrays with a leading batch axis (class labels of shape `(batch,)`).
         time_law: of the training times; `LogNormalNoise()` unless given.
         weight: a number, or a function of the time that returns a number or an array of one example's shape. Unless
-            given, the predictor's own: its method `normalise_error(t, error)` (`Preconditioned`: error / c_out) or
-            `weight(t, x)`, where it has one; else 1.
+            given, the predictor's own: its method `unit_error(t, x, v, condition, key)` (`Preconditioned`: the error
+            over c_out), `normalise_error(t, error)` or `weight(t, x)`, where it has one; else 1.
 
     Returns:
         The loss, a scalar in the data's dtype.
@@ -68,10 +68,13 @@ def velocity_matching_loss(
     state = flow.sample_state(key_state, data, t)
     target = jax.vmap(flow.velocity)(state, t)
     t, position, target = jax.lax.stop_gradient((t, state.position, target))
+    unit_error: Any = getattr(predictor, "unit_error", None) if weight is None else None
     normalise: Any = getattr(predictor, "normalise_error", None) if weight is None else None
     own_weight: Any = getattr(predictor, "weight", None)  # a layer's `weight` is an array, and no weight of a loss
 
     def squared_error(t: Array, x: Array, v: Array, condition: Any, key: Array) -> Array:
+        if callable(unit_error):
+            return jnp.asarray(unit_error(t, x, v, condition, key)) ** 2
         predicted = predictor(t, x, condition, key)
         if predicted is None or jnp.shape(predicted) != v.shape:
             shown = "None" if predicted is None else f"shape {jnp.shape(predicted)}"

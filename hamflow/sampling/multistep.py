@@ -91,7 +91,7 @@ def require_plain(flow: Flow, name: str) -> None:
     """`ValueError` for a flow whose a and b are not numbers or one a coordinate."""
     require_linear(flow, name)
     operators = flow.coefficient_operators(jnp.asarray(flow.horizon, float) / 2.0, None)
-    if any(isinstance(operator, linear.Dense) for operator in operators):
+    if any(linear.is_matrix(operator) for operator in operators):
         raise ValueError(
             f"{name} needs coefficients that are numbers or one a coordinate, and those of this flow are matrices: use "
             "hamflow.DDIM(), hamflow.Heun() or a diffrax solver"

@@ -237,13 +237,20 @@ class Checkpoints:
         lines = [
             f"  {name}: {_describe(saved.get(name))} in the checkpoint, {_describe(ours.get(name))} now"
             for name in [*saved, *(name for name in ours if name not in saved)]
-            if saved.get(name) != ours.get(name)
+            if saved.get(name) != ours.get(name) and not _is_widened(name, saved.get(name), ours.get(name))
         ]
         if lines:
             more = f"\n  ... and {len(lines) - 5} more" if len(lines) > 5 else ""
             raise ValueError(
                 f"{self.folder / str(step)} is of another model or optimiser:\n" + "\n".join(lines[:5]) + more
             )
+
+
+def _is_widened(name: str, saved: tuple | None, ours: tuple | None) -> bool:
+    """Whether an average or a moment was saved in half precision, as before hamflow kept them in float32."""
+    if saved is None or ours is None or saved[0] != ours[0] or name.startswith(".model"):
+        return False
+    return ours[1] == jnp.float32 and saved[1] in (jnp.bfloat16, jnp.float16)
 
 
 def _describe(entry: tuple[tuple[int, ...], Any] | None) -> str:

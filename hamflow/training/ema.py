@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from hamflow._types import Array, PyTree, Scalar, checked
+from hamflow.training.wide import wide
 
 
 class AbstractAverage(eqx.Module):
@@ -21,7 +22,8 @@ class AbstractAverage(eqx.Module):
     def update(self, ema: PyTree, model: PyTree, images: Array, batch_size: int) -> PyTree:
         """The average after a step that led to `model`; all leaves of both trees are floating-point arrays.
 
-        `images` were seen before the step, and `batch_size` more in it.
+        `images` were seen before the step, and `batch_size` more in it. The average has float32 leaves at least: `wide`
+        makes them, since a step of an average is smaller than half precision can add.
         """
 
 
@@ -57,7 +59,12 @@ class ExponentialMovingAverage(AbstractAverage):
 
     def update(self, ema: PyTree, model: PyTree, images: Array, batch_size: int) -> PyTree:
         beta = self.decay(images, batch_size)
-        return jax.tree.map(lambda e, m: m + beta.astype(e.dtype) * (e - m), ema, model)
+
+        def one(e: Array, m: Array) -> Array:
+            e, m = wide(e), m.astype(wide(e).dtype)
+            return m + beta.astype(e.dtype) * (e - m)
+
+        return jax.tree.map(one, ema, model)
 
 
 @final
@@ -123,7 +130,12 @@ class PowerFunctionAverage(AbstractAverage):
 
     def update(self, ema: PyTree, model: PyTree, images: Array, batch_size: int) -> PyTree:
         weight = self._weight(images, batch_size)
-        return jax.tree.map(lambda e, m: e + weight.astype(e.dtype) * (m - e), ema, model)
+
+        def one(e: Array, m: Array) -> Array:
+            e = wide(e)
+            return e + weight.astype(e.dtype) * (m.astype(e.dtype) - e)
+
+        return jax.tree.map(one, ema, model)
 
     def _weight(self, images: Array, batch_size: int) -> Scalar:
         """1 - beta, to all digits: late in a long training it is so small that float32 would round it off beta."""

@@ -1,10 +1,28 @@
-"""Muon for the networks of this package: the published optimiser, told which axes of a weight are its matrix."""
+"""Any optax optimiser as the step uses it, and Muon, told which axes of a weight are its matrix."""
+
+from typing import Any
 
 import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, muon as _muon
 
+from hamflow._errors import ArgumentTypeError
 from hamflow._types import PyTree, checked
+
+
+def as_optimizer(optimizer: Any) -> optax.GradientTransformationExtraArgs:
+    """Return an optax optimiser as one that takes `value`, `grad` and `value_fn` and uses those that it knows.
+
+    `optax.MultiSteps` is accepted as it is. Raises `ArgumentTypeError` for an object without `init` and `update`.
+    """
+    if isinstance(optimizer, optax.MultiSteps):
+        optimizer = optimizer.gradient_transformation()
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ArgumentTypeError(
+            f"optimizer must be an optax optimiser, such as optax.adam(1e-3), got {type(optimizer).__name__}",
+            argument="optimizer",
+        )
+    return optax.with_extra_args_support(optimizer)
 
 
 @checked

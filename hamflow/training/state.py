@@ -7,12 +7,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding
 
 from hamflow._types import Array, PyTree, checked
 from hamflow.training.sharding import Rule, state_sharding
 from hamflow.training.trainable import split
+from hamflow.training.wide import init_wide, wide
 
 
 class TrainState(eqx.Module):
@@ -21,6 +21,9 @@ class TrainState(eqx.Module):
     `step` counts the updates made (int32) and `images` the pictures seen (uint32, so up to 4.29e9). `finite` is false
     from the first step on whose loss or gradient was not finite: that update and all later ones are not applied, so
     the state stays the last good one until the host has noticed.
+
+    Averages and the optimiser's moments are float32 at least, also those of a half-precision model, whose own arrays
+    keep their dtype: an average or a moment of half precision would not move.
 
     `ema` is the average that `make_step` was given, or the first of several; `other_averages` are the others in their
     order, for `reconstruct_average`.
@@ -38,17 +41,18 @@ class TrainState(eqx.Module):
 @checked
 def init_state(
     model: PyTree,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     *,
     trainable: PyTree = eqx.is_inexact_array,
     num_averages: int = 1,
     mesh: Mesh | None = None,
     rule: Rule | None = None,
 ) -> TrainState:
-    """The state before the first step. The EMA starts as a copy of the model.
+    """Return the state before the first step. The average starts as a copy of the model, in float32 at least.
 
     - `model`: any tree; its arrays are copied, since each step reuses the memory of the state it is given. NumPy
       arrays become JAX arrays and weak types strong ones, as they would in the first step.
+    - `optimizer`: any optax optimiser, as given to `make_step`.
     - `trainable`: a function of a leaf or a tree of booleans; by default every floating-point array is trained.
       Give `make_step` the same.
     - `num_averages`: how many averages `make_step` is given.
@@ -70,17 +74,19 @@ def init_state(
         trained, _ = split(model, trainable)
         if not jax.tree.leaves(trained):
             raise ValueError("Nothing to train: no floating-point array of the model is chosen by `trainable`.")
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax relies on both
-            opt_state = optimizer.init(trained)
         return TrainState(
             model=model,
-            ema=_copy(model),
-            opt_state=_copy(opt_state),
+            ema=average_of(model),
+            opt_state=_copy(init_wide(optimizer, trained)),
             step=jnp.zeros((), jnp.int32),
             images=jnp.zeros((), jnp.uint32),
             finite=jnp.ones((), bool),
-            other_averages=tuple(_copy(model) for _ in range(num_averages - 1)),
+            other_averages=tuple(average_of(model) for _ in range(num_averages - 1)),
         )
+
+    def average_of(model: PyTree) -> PyTree:
+        trained, rest = split(_copy(model), trainable)
+        return eqx.combine(jax.tree.map(wide, trained), rest)
 
     return state_of(_copy(model)) if mesh is None else _in_its_place(state_of, model, mesh, rule)
 

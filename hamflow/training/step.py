@@ -11,10 +11,12 @@ import optax
 from hamflow._types import Array, Key, PyTree, Scalar, checked
 from hamflow.training.dispatch import compile_step
 from hamflow.training.ema import AbstractAverage, ExponentialMovingAverage
-from hamflow.training.gradient import Loss, batch_size, gradient
+from hamflow.training.gradient import Loss, batch_size, gradient, grouped
+from hamflow.training.optimizers import as_optimizer
 from hamflow.training.sharding import shard
 from hamflow.training.state import TrainState
 from hamflow.training.trainable import split
+from hamflow.training.wide import wide
 
 Step = Callable[[TrainState, Any, Key[Array, ""]], tuple[TrainState, dict[str, Any]]]
 """`step(state, batch, key)` gives the next state and the metrics. It reuses the memory of `state`: forget that one."""
@@ -23,7 +25,7 @@ Step = Callable[[TrainState, Any, Key[Array, ""]], tuple[TrainState, dict[str, A
 @checked
 def make_step(
     loss: Loss,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     ema: AbstractAverage | Sequence[AbstractAverage] | None = None,
     *,
     trainable: PyTree = eqx.is_inexact_array,
@@ -36,7 +38,9 @@ def make_step(
     """Compile `step(state, batch, key) -> (state, metrics)` for a loss.
 
     - `loss(model, batch, key)`: the mean loss over the batch, a scalar, and a dict of scalars to be logged.
-    - `optimizer`: any optax optimiser.
+    - `optimizer`: any optax optimiser, `optax.MultiSteps` included. One that asks for them is given `value` and `grad`,
+      the loss and its gradient, and `value_fn`, the loss of the whole batch as a function of the trained parameters
+      (`optax.contrib.reduce_on_plateau`, `optax.lbfgs`). A line search evaluates that function several times a step.
     - `ema`: the average to keep, by default that of EDM; or several, of which the first is `state.ema` and the others
       are `state.other_averages`. Give `init_state` their number as `num_averages`.
     - `trainable`: as given to `init_state`.
@@ -72,7 +76,8 @@ def make_step(
             f"microbatches={microbatches} needs rows_together, the number of rows the loss looks at together: 1 for a "
             "loss whose rows are independent."
         )
-    averages = _averages(ema)
+    averages, optimizer = _averages(ema), as_optimizer(optimizer)
+    of_batch = loss if rows_together is None else grouped(loss, rows_together)
     where = sharding.model if isinstance(sharding, TrainState) else sharding
 
     def step(state: TrainState, batch: PyTree, key: Key[Array, ""]) -> tuple[TrainState, dict[str, Array]]:
@@ -88,7 +93,13 @@ def make_step(
             sharding=where, microbatches=microbatches, rows_together=rows_together,
         )  # fmt: skip
         size = batch_size(batch)
-        state, more = _update(state, value, grads, optimizer, averages, trainable, size, on_nonfinite)
+
+        def value_fn(trained: PyTree) -> Scalar:
+            like, rest = split(state.model, trainable)
+            trained = jax.tree.map(lambda one, other: one.astype(other.dtype), trained, like)
+            return wide(of_batch(eqx.combine(trained, rest), batch, step_key)[0])
+
+        state, more = _update(state, value, grads, value_fn, optimizer, averages, trainable, size, on_nonfinite)
         return _hold(state, sharding), {**more, **metrics}
 
     return compile_step(_one_after_the_other(step) if stacked else step)
@@ -125,7 +136,8 @@ def _update(
     state: TrainState,
     value: Scalar,
     grads: PyTree,
-    optimizer: optax.GradientTransformation,
+    value_fn: Callable[[PyTree], Scalar],
+    optimizer: optax.GradientTransformationExtraArgs,
     averages: tuple[AbstractAverage, ...],
     trainable: PyTree,
     batch_size: int,
@@ -133,10 +145,12 @@ def _update(
 ) -> tuple[TrainState, dict[str, Array]]:
     """The next state from a loss and its gradient, wherever these come from."""
     trained, rest = split(state.model, trainable)
+    grads = jax.tree.map(wide, grads)  # the moments of a half-precision model are float32
     grad_norm = optax.tree.norm(grads)
     finite = state.finite & jnp.isfinite(value) & jnp.isfinite(grad_norm)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax relies on both
-        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+        extra = {"value": wide(value), "grad": grads, "value_fn": value_fn}
+        updates, opt_state = optimizer.update(grads, state.opt_state, jax.tree.map(wide, trained), **extra)
         trained = optax.apply_updates(trained, updates)
 
     def updated(average: AbstractAverage, ema: PyTree) -> PyTree:

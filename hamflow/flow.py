@@ -28,6 +28,7 @@ import numpy as np
 
 from . import _linear as linear
 from ._parameters import as_parameter, as_time, is_concrete, require
+from ._times import elapsed, require_resolved
 from ._types import Array, Float, PRNGKeyArray, ScalarLike, checked
 from .couplings import AbstractAffineCoupling, AbstractCoupling
 from .domains import Euclidean
@@ -68,7 +69,7 @@ class Flow(eqx.Module):
     horizon: float | Float[Array, ""]
     prior: Prior
     integrator: AbstractIntegrator | None
-    num_steps: int | None = eqx.field(static=True)
+    _built_horizon: float | None = eqx.field(static=True, repr=False)
     _sigma_increases: bool = eqx.field(static=True, repr=False)
 
     @checked
@@ -83,7 +84,9 @@ class Flow(eqx.Module):
         self.system, self.coupling, self.prior = system, coupling, prior
         self.horizon = as_parameter(horizon, "horizon")
         require(self.horizon, lambda t: t > 0, f"horizon must be positive, got {self.horizon}")
-        self.integrator, self.num_steps = integrator, _num_steps(integrator, self.horizon)
+        self.integrator = integrator
+        _num_steps(integrator, self.horizon)
+        self._built_horizon = None if integrator is None else float(self.horizon)
         if isinstance(prior, type):
             raise TypeError(f"prior is the class {prior.__name__}: give an object, as in {prior.__name__}(...)")
         for name, use in (("sample", "sample(key, shape), to start from"), ("log_prob", "log_prob(x), a density")):
@@ -109,6 +112,20 @@ class Flow(eqx.Module):
         scale = self._ratio()
         self._sigma_increases = scale is not None and scale.increases()
 
+    @classmethod
+    def _from_saved(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a file: those of hamflow before the number of steps was derived had it as a field."""
+        if "num_steps" in fields:
+            num_steps = fields.pop("num_steps")
+            fields["_built_horizon"] = None if num_steps is None else float(fields["horizon"])
+        return fields
+
+    @property
+    def num_steps(self) -> int | None:
+        """How many steps an integrator takes, ceil(horizon / step_size); None without one."""
+        horizon = self.horizon if is_concrete(self.horizon) else self._built_horizon
+        return _num_steps(self.integrator, horizon)  # pyright: ignore[reportArgumentType]
+
     # -- motion ------------------------------------------------------------------------------------------------------
 
     @checked
@@ -118,9 +135,10 @@ class Flow(eqx.Module):
         Args:
             state: one phase state, without a batch axis (`vmap` for more); floating, both parts of one shape and dtype.
             t: the time asked for, a scalar, before or after `t0`; cast to the position's dtype.
-            t0: the time of `state`.
+            t0: the time of `state`. Known times are subtracted in double precision first.
 
         Raises:
+            ValueError: times that the position's dtype cannot tell apart, where the motion depends on them.
             TypeError: a state or a time of another shape or dtype, by name.
             RuntimeError: a position outside the domain (its boundary is inside); with an integrator, a state that
                 becomes non-finite on the way.
@@ -133,10 +151,15 @@ class Flow(eqx.Module):
                 f"the position is outside the {type(self.system.domain).__name__} of this flow (or not a number): "
                 "rescale the data into it, or widen its bounds",
             )
-        start, end, state = jnp.asarray(t0, x.dtype), jnp.asarray(t, x.dtype), PhaseState(x, p)
+        state, duration = PhaseState(x, p), elapsed(t0, t, x.dtype)
+        known = np.asarray(t, float) - np.asarray(t0, float) if is_concrete(t0, t) else 0.0
+        near = is_concrete(t0) and np.asarray(t0, float) == 0.0
+        if not near and require_resolved(self.system, state, known / (self.num_steps or 1), t0, t):
+            t0, t = 0.0, duration  # the motion does not ask for the times themselves
+        start, end = jnp.asarray(t0, x.dtype), jnp.asarray(t, x.dtype)
         if self.integrator is None:
             return self._propagator()(start, end, state)
-        return require_finite(self._step(start, end, state))
+        return require_finite(self._step(start, duration, state))
 
     @checked
     def trajectory(self, state: PhaseState, ts: Float[Array | np.ndarray, "times"], t0: ScalarLike = 0.0) -> PhaseState:
@@ -153,6 +176,12 @@ class Flow(eqx.Module):
         Raises:
             ValueError: times that go back and forth.
         """
+        if is_concrete(ts, t0):
+            known = np.asarray(ts, np.float64)
+            from_start = known - np.asarray(t0, np.float64)
+            apart = np.append(np.diff(known), from_start)
+            if require_resolved(self.system, state, apart[apart != 0.0] if np.any(apart) else 0.0, t0, known):
+                ts, t0 = from_start, 0.0
         ts = jnp.asarray(ts).astype(state.position.dtype)
         steps = jnp.diff(ts)
         monotone = jnp.all(steps >= 0) | jnp.all(steps <= 0)
@@ -282,8 +311,12 @@ class Flow(eqx.Module):
         where there is no closed form and the kinetic energy is Gaussian; else affine in t / T, as for an oscillation
         that runs past a quarter of its period.
         """
-        scale = self._ratio() if self._sigma_increases else None
-        return AffineNoiseScale(self.horizon) if scale is None else scale
+        scale = self._ratio()
+        if scale is None:
+            return AffineNoiseScale(self.horizon)
+        # Parts may have been replaced since the flow was built.
+        increases = scale.increases() if is_concrete(scale) else self._sigma_increases
+        return scale if increases else AffineNoiseScale(self.horizon)
 
     def require_event(self, shape: tuple[int, ...]) -> None:
         """`ValueError` for positions so square that the noise scale would take a diagonal of theirs for a matrix."""
@@ -310,12 +343,19 @@ class Flow(eqx.Module):
         assert propagator is not None  # refused when the flow was built
         return propagator
 
-    def _step(self, start: Array, end: Array, state: PhaseState) -> PhaseState:
+    def _step(self, start: Array, duration: Array, state: PhaseState) -> PhaseState:
         """n equal steps; backward the adjoint method retraces them."""
         integrator, n = self.integrator, self.num_steps
-        assert integrator is not None  # both or neither, decided when the flow was built
+        assert integrator is not None
         assert n is not None
-        return _stepped(self.system, integrator, state, start, (end - start) / n, n)
+        if not is_concrete(self.horizon):  # the number of steps is that of the horizon at which the flow was built
+            duration = eqx.error_if(
+                duration,
+                jnp.asarray(self.horizon, float) != jnp.asarray(self._built_horizon, float),
+                f"horizon is not {self._built_horizon}, for which this flow counted its {n} steps, and it is traced: "
+                "build the flow anew with Flow(...) outside jit, or keep the horizon a Python number",
+            )
+        return _stepped(self.system, integrator, state, start, duration / n, n)
 
     def _affine(self, shape: tuple[int, ...] | None, dtype) -> tuple[linear.Operator, linear.Operator] | None:
         if not isinstance(self.coupling, AbstractAffineCoupling):

@@ -32,6 +32,7 @@ ORDER = [
     "propagators",
     "potentials",
     "system",
+    "_times",
     "energies",
     "integrators",
     "priors",

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from .._module import AbstractModule
 from .._parameters import is_concrete
+from .._times import elapsed
 from .._types import ScalarLike
 from ..state import PhaseState
 from ..system import AbstractSystem
@@ -122,7 +123,7 @@ class AbstractIntegrator(AbstractModule, diffrax.AbstractSolver):
         dtype = y0.position.dtype
         # diffrax integrates backward by negating time.
         sign = jnp.asarray(direction, dtype)
-        start, h = sign * jnp.asarray(t0, dtype), sign * (jnp.asarray(t1, dtype) - jnp.asarray(t0, dtype))
+        start, h = sign * jnp.asarray(t0, dtype), sign * elapsed(t0, t1, dtype)
         y1, dense = step_with_derivatives(self.stages(), self.method_order(), system, start, y0, h, sign)
         return y1, None, dense, None, diffrax.RESULTS.successful
 

@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._errors import ArgumentError
+from .._numbers import as_whole
 from .._parameters import is_concrete
+from .._times import elapsed, require_resolved
 from .._types import Array, Float, PyTree, ScalarLike, checked
 from ..state import PhaseState
 from ..system import AbstractSystem
@@ -80,7 +83,7 @@ def integrate(
     integrator: AbstractIntegrator = Leapfrog(),  # noqa: B008
     adjoint: Literal["checkpoint", "reversible"] = "checkpoint",
     *,
-    save_every: int | None = None,
+    save_every: int | np.integer | None = None,
     observables: Observables | None = None,
     save_states: bool = True,
     resolution: float | None = None,
@@ -93,7 +96,7 @@ def integrate(
         system: any system that the integrator fits.
         state: one phase state, without a batch axis (`vmap` for more).
         t0: the time of `state`.
-        t1: the time to reach, before or after `t0`.
+        t1: the time to reach, before or after `t0`. Known times are subtracted in double precision.
         num_steps: how many steps, at least 1.
         integrator: the method, without a `step_size` of its own.
         adjoint: how gradients go back. "checkpoint" stores about 2 sqrt(num_steps) states and is exact for the steps
@@ -116,14 +119,14 @@ def integrate(
 
     Raises:
         TypeError: an integrator that does not fit the system; arguments of another shape or dtype, by name.
-        ValueError: fewer than one step, a `save_every` that does not divide the steps, an integrator with a step size,
-            a resolution that is not positive.
+        ValueError: times that the state's precision cannot tell apart, where the force depends on them or states are
+            saved by them; fewer than one step, a `save_every` that does not divide the steps, an integrator with a step
+            size, a resolution that is not positive.
         RuntimeError: a start outside the domain or not finite; a state that becomes non-finite on the way.
     """
     integrator.require_system(system)
-    if isinstance(num_steps, bool):
-        raise TypeError(f"num_steps must be a whole number, got {num_steps}")
-    num_steps = int(num_steps)
+    num_steps = as_whole(num_steps, "num_steps", 1)
+    save_every = None if save_every is None else as_whole(save_every, "save_every")
     _check_static(num_steps, integrator, save_every, observables, save_states)
     if resolution is not None:
         require_lattice(system, integrator, adjoint, resolution)
@@ -134,19 +137,27 @@ def integrate(
     for name, time in (("t0", t0), ("t1", t1)):
         if is_concrete(time) and not np.isfinite(np.asarray(time)):
             raise ValueError(f"{name} must be finite, got {time}")
-    start, end = (jnp.asarray(time, state.position.dtype) for time in (t0, t1))  # other times, the same program
+    dtype = state.position.dtype
+    duration, start = elapsed(t0, t1, dtype), jnp.asarray(t0, dtype)  # arrays: other times, the same program
+    step = np.asarray(t1, float) - np.asarray(t0, float) if is_concrete(t0, t1) else 0.0
+    if require_resolved(system, state, step / num_steps, t0, t1) and save_every is not None:
+        raise ArgumentError(
+            f"t0 is {t0} and the times to save are {step / num_steps * save_every:.3g} apart, which "
+            f"{jnp.dtype(dtype).name} cannot tell apart: integrate from t0 = 0 and add it to the times afterwards",
+            argument="t0",
+        )
     return _integrate(
-        system, state, start, end, num_steps, integrator, adjoint, save_every, observables, save_states, resolution
+        system, state, start, duration, num_steps, integrator, adjoint, save_every, observables, save_states, resolution
     )
 
 
 @eqx.filter_jit
 def _integrate(
-    system, state, t0, t1, num_steps, integrator, adjoint, save_every, observables, save_states, resolution
+    system, state, t0, duration, num_steps, integrator, adjoint, save_every, observables, save_states, resolution
 ) -> PhaseState | Trajectory:
     dtype = state.position.dtype
     state = require_start(system, state)
-    h = (t1 - t0) / num_steps
+    h = duration / num_steps
 
     def steps(state: PhaseState, first: Array, count: int) -> PhaseState:
         """`count` steps from the `first`-th on."""
@@ -181,8 +192,6 @@ def _check_static(
     observables: Any,
     save_states: bool,
 ) -> None:
-    if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}")
     if integrator.step_size is not None:
         name = type(integrator).__name__
         raise ValueError(

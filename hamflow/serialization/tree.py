@@ -13,7 +13,7 @@ import inspect
 import math
 import pathlib
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -143,10 +143,13 @@ def decode(node: Any, where: str, tensors: dict[str, StoredArray], trust: Sequen
             raise Refusal(f"{where} is of the unknown kind {kind!r}.")
 
 
-def _rebuild(cls: Any, name: str, fields: dict[str, Any], where: str, inner: Any) -> Any:
+def _rebuild(cls: Any, name: str, fields: dict[str, Any], where: str, inner: Callable[..., Any]) -> Any:
     is_named_tuple = tuple in cls.__mro__
     expected = cls._fields if is_named_tuple else [field.name for field in dataclasses.fields(cls)]
     advice = "They are of different versions: load it with the version that saved it"
+    if hasattr(cls, "_from_saved"):  # the class knows the fields that it had before
+        renewed = cls._from_saved({field: inner(value, f".{field}") for field, value in fields.items()})
+        fields, inner = renewed, lambda value, place: value
     for field in sorted(set(expected) - set(fields)):
         raise Refusal(f"{where}: the class {name} has a field {field!r} that the file lacks. {advice}.")
     for field in sorted(set(fields) - set(expected)):

@@ -34,8 +34,10 @@ def run(optimizer, steps, state=None, **options):
 
 @pytest.mark.parametrize("options", [{}, {"rows_together": 1, "microbatches": 2}], ids=["whole", "microbatches"])
 def test_lbfgs_finds_the_minimum_of_a_bowl(options, x64):
-    """Gradient descent at its best rate leaves (99 / 101)^25 = .6 of the distance at condition 100. In double precision, since the
-    line search compares losses."""
+    """Gradient descent at its best rate leaves (99 / 101)^25 = .6 of the distance at condition 100.
+
+    In double precision, since the line search compares losses.
+    """
     state, metrics = run(optax.lbfgs(), 25, **options)
     np.testing.assert_allclose(state.model, CENTRE, atol=1e-6)
     assert float(metrics["loss"]) == pytest.approx(0.5 * 0.01 * 111.0, rel=1e-4)  # that of the shifts

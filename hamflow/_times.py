@@ -25,7 +25,8 @@ def elapsed(t0: ScalarLike, t: Any, dtype: Any) -> Array:
     if is_concrete(t0, t):
         return jnp.asarray(np.asarray(t, np.float64) - np.asarray(t0, np.float64), dtype)
     first, last = (jnp.asarray(time) for time in (t0, t))
-    wide = jnp.result_type(*(time.dtype for time in (first, last) if jnp.issubdtype(time.dtype, jnp.floating)), dtype)
+    floating = [jnp.dtype(dtype), *(time.dtype for time in (first, last) if jnp.issubdtype(time.dtype, jnp.floating))]
+    wide = max(floating, key=lambda each: jnp.finfo(each).bits)
     return (last.astype(wide) - first.astype(wide)).astype(dtype)
 
 

@@ -43,6 +43,14 @@ class AbstractNoiseScale(eqx.Module):
     def span(self, dtype: Any = float) -> tuple[ScalarLike, ScalarLike]:
         """(sigma_min, sigma_max), the range that a grid of sampling should cover."""
 
+    @abc.abstractmethod
+    def for_data(self, data_std: float | Array | None) -> "AbstractNoiseScale":
+        """The same scale for data of this standard deviation, one number; None where it is not known."""
+
+    @abc.abstractmethod
+    def log_unit(self, dtype: Any = float) -> Array:
+        """log(2 data_std), the unit of sigma in which the data have EDM's deviation of one half; 0 if not known."""
+
 
 class RatioNoiseScale(AbstractNoiseScale):
     """sigma = b / a of x_t = a x_0 + b e (root mean squares over the coordinates where they are not numbers).
@@ -50,14 +58,23 @@ class RatioNoiseScale(AbstractNoiseScale):
     a = A + B alpha and b = B beta, from the blocks of the propagator and the coupling p_0 = alpha x_0 + beta e.
     The inverse is a formula for numbers. For diagonals and matrices it is a table and a step of Newton's method.
 
-    Where data are left at the horizon, sigma ends at its value there. Where none are left (a quarter period, flow
-    matching), sigma is infinite and held at 80, or between 16 and 1,600 times the noise b(T) where 80 is outside.
+    Where data are left at the horizon, sigma ends at its value there. Where none are left (a quarter period,
+    flow matching), sigma is infinite and held at 80, or between 16 and 1,600 times the noise b(T) where 80 is outside.
     """
 
     propagator: AbstractLinearPropagator
     alpha: linear.Operator
     beta: linear.Operator
     horizon: float | Array
+    data_std: float | Array | None = None
+
+    def for_data(self, data_std: float | Array | None) -> "RatioNoiseScale":
+        return eqx.tree_at(lambda s: s.data_std, self, data_std, is_leaf=lambda leaf: leaf is None)
+
+    def log_unit(self, dtype: Any = float) -> Array:
+        if self.data_std is None:
+            return jnp.zeros((), dtype)
+        return jnp.log(2.0 * jnp.asarray(self.data_std, dtype))
 
     def log_sigma(self, t: ScalarLike | Float[Array | np.ndarray, "*times"]) -> Float[Array, "*times"]:
         return _log_sigma(self, as_time(t))
@@ -69,6 +86,10 @@ class RatioNoiseScale(AbstractNoiseScale):
         a, b = self._root_mean_squares(jnp.asarray(self.horizon, dtype))
         without_data = a < _NO_DATA
         last = b / jnp.where(without_data, jnp.ones_like(a), a)
+        if self.data_std is not None:
+            half = 2.0 * jnp.asarray(self.data_std, a.dtype)  # where the data have a deviation of one half
+            largest = jnp.where(without_data, _SIGMA_MAX * half, last)
+            return jnp.minimum(_SIGMA_MIN * half, 7e-4 * largest), largest
         smallest = jnp.where(
             without_data, jnp.clip(_SIGMA_MIN, 2e-4 * b, 0.02 * b), jnp.clip(_SIGMA_MIN, 2.5e-6 * last, 7e-4 * last)
         )
@@ -92,7 +113,7 @@ class RatioNoiseScale(AbstractNoiseScale):
     def before(self, motion: RescheduledLinearMotion) -> "RatioNoiseScale":
         """The noise scale of the flow that was rescheduled."""
         horizon = motion.schedule.time(jnp.asarray(self.horizon, float))
-        return RatioNoiseScale(propagator=motion.motion, alpha=self.alpha, beta=self.beta, horizon=horizon)
+        return eqx.tree_at(lambda s: (s.propagator, s.horizon), self, (motion.motion, horizon))
 
     def _root_mean_squares(self, t: Array) -> tuple[Array, Array]:
         a_block, b_block, _, _ = self.propagator.operators(jnp.zeros_like(t), t, None)
@@ -175,6 +196,12 @@ class AffineNoiseScale(AbstractNoiseScale):
 
     def span(self, dtype: Any = float) -> tuple[float, float]:
         return _SIGMA_MIN, _SIGMA_MAX
+
+    def for_data(self, data_std: float | Array | None) -> "AffineNoiseScale":
+        return self  # it counts in horizons, whatever the unit of the data
+
+    def log_unit(self, dtype: Any = float) -> Array:
+        return jnp.zeros((), dtype)
 
 
 def _at_least_single(x: Array) -> Array:

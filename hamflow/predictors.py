@@ -64,7 +64,7 @@ class Preconditioned(eqx.Module):
 
     For a linear flow, S = a^2 s_d^2 + b^2 and W = a b' - a' b:
 
-        c_in = S^-1/2,  c_skip = (a a' s_d^2 + b b') / S,  c_out = |W| s_d S^-1/2,  c_noise = log_sigma(t) / 4,
+        c_in = S^-1/2,  c_skip = (a a' s_d^2 + b b') / S,  c_out = |W| s_d S^-1/2,  c_noise = ln(sigma / (2 s_d)) / 4,
 
     with matrices where the flow or `data_std` has them. They ask for second moments only, so the noise need not be
     normal. For diffusion this is EDM's denoiser scaling (Karras et al. 2022, table 1) written for the velocity; an
@@ -78,6 +78,9 @@ class Preconditioned(eqx.Module):
             the covariance of the data. The one place that knows it.
         data_mean: a number or an array of one example's shape.
         moments: measured moments in place of the formulas (`from_data` makes them).
+        noise_unit: the deviation of the data in c_noise, and in the default training times of
+            `velocity_matching_loss`, one number; that of `data_std` (its root mean square) if None. With .5 it is
+            EDM's c_noise = ln(sigma) / 4, whatever the data.
         train_flow: let gradients reach the flow's parameters and these constants. Off, so that an optimiser does not
             train the frequency by accident.
 
@@ -90,6 +93,7 @@ class Preconditioned(eqx.Module):
     data_std: float | Float[Array, "..."]
     data_mean: float | Float[Array, "..."]
     moments: Moments | None
+    noise_unit: float | Float[Array, ""] | None
     train_flow: bool = eqx.field(static=True)
 
     @checked
@@ -101,9 +105,13 @@ class Preconditioned(eqx.Module):
         data_mean: ScalarLike | Float[Array | np.ndarray, "..."] = 0.0,
         *,
         moments: Moments | None = None,
+        noise_unit: ScalarLike | None = None,
         train_flow: bool = False,
     ):
         self.network, self.flow, self.moments, self.train_flow = network, flow, moments, train_flow
+        self.noise_unit = None if noise_unit is None else as_parameter(noise_unit, "noise_unit")
+        if noise_unit is not None:
+            require(self.noise_unit, lambda s: s > 0, f"noise_unit must be positive, got {noise_unit}")
         self.data_std = as_parameter(data_std, "data_std")
         self.data_mean = as_parameter(data_mean, "data_mean")
         if linear.is_square(jnp.shape(self.data_std)):
@@ -128,6 +136,7 @@ class Preconditioned(eqx.Module):
         per_coordinate: bool = False,
         num_times: int = 64,
         num_draws: int | None = None,
+        noise_unit: ScalarLike | None = None,
         train_flow: bool = False,
     ) -> "Preconditioned":
         """Measure what the scalings need, on data: mean and deviation for a linear flow, moments over time for others.
@@ -141,6 +150,7 @@ class Preconditioned(eqx.Module):
                 constant.
             num_times: points of the time grid, at T (i / (num_times - 1))^2.
             num_draws: states, each followed through all times; enough for an error of about 1% unless given.
+            noise_unit: as in the constructor.
             train_flow: as in the constructor.
 
         Raises:
@@ -159,13 +169,26 @@ class Preconditioned(eqx.Module):
         if not per_coordinate and is_concrete(mean, std):
             mean, std = float(mean), float(std)
         moments = None if flow.is_linear else _measure(flow, data, key, per_coordinate, num_times, num_draws)
-        return cls(network, flow, std, mean, moments=moments, train_flow=train_flow)
+        return cls(network, flow, std, mean, moments=moments, noise_unit=noise_unit, train_flow=train_flow)
 
     def __call__(self, t: ScalarLike, x: Float[Array, "*event"], condition: Any = None, key: Any = None) -> Array:
         """The velocity at time `t` and position `x` of one example, of x's shape and dtype."""
         x = as_floating(x)
         s, centred, output = self._evaluate(t, x, condition, key)
         return s.mean_velocity + linear.apply(s.c_skip, centred) + linear.apply(s.c_out, output)
+
+    @property
+    def deviation(self) -> float | Array:
+        """The deviation of the data as one number: `noise_unit`, or the root mean square of `data_std`."""
+        if self.noise_unit is not None:
+            return self.noise_unit
+        std, dtype = self.data_std, jnp.result_type(self.data_std)
+        return std if jnp.shape(std) == () else linear.root_mean_square(linear.as_operator(std, None, dtype), dtype)
+
+    @classmethod
+    def _from_saved(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a file. The first releases had c_noise = ln(sigma) / 4 for all data."""
+        return {"noise_unit": 0.5, **fields}
 
     def unit_error(
         self,
@@ -222,11 +245,12 @@ class Preconditioned(eqx.Module):
 
     def scalings(self, t: ScalarLike, x: Float[Array, "*event"]) -> Scalings:
         """The scalings at time `t` for one example like `x` (of which only shape and dtype matter)."""
-        frozen = (self.flow, self.data_std, self.data_mean, self.moments)
-        flow, data_std, data_mean, moments = frozen if self.train_flow else _stop_gradient(frozen)
+        frozen = (self.flow, self.data_std, self.data_mean, self.moments, self.deviation)
+        flow, data_std, data_mean, moments, unit = frozen if self.train_flow else _stop_gradient(frozen)
         time = flow.steady_time(jnp.asarray(t, x.dtype))
         flow.require_event(x.shape)
-        c_noise = flow.noise_scale.log_sigma(time) / 4.0
+        scale = flow.noise_scale.for_data(unit)
+        c_noise = (scale.log_sigma(time) - scale.log_unit(time.dtype)) / 4.0
         if moments is not None:
             mean_x, mean_v, var, cov, var_v = moments.at(time)
             residual = jnp.maximum(var_v - cov**2 / var, 1e-6 * var_v)  # sampling noise must not turn it negative
@@ -248,6 +272,15 @@ class Preconditioned(eqx.Module):
             raise ValueError(f"data_mean has shape {jnp.shape(mean)}, but the position has shape {x.shape}")
         mean = jnp.broadcast_to(jnp.asarray(mean, x.dtype), x.shape)
         return Scalings(c_in, c_skip, c_out, c_noise, linear.apply(a, mean), linear.apply(a_dot, mean))
+
+
+def deviation_of(predictor: Any) -> float | Array | None:
+    """The deviation of the data that a predictor, or the one inside it, knows; None if none does."""
+    while predictor is not None:
+        if isinstance(predictor, Preconditioned):
+            return predictor.deviation
+        predictor = getattr(predictor, "predictor", None)
+    return None
 
 
 class MixtureVelocity(eqx.Module):

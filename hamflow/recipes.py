@@ -69,9 +69,15 @@ def poisson_flow(
     return Flow(Hamiltonian(ZeroPotential(), GaussianKinetic()), StudentTCoupling(nu), horizon, prior)
 
 
-def flow_matching() -> Flow:
-    """CondOT flow matching: no force, p_0 = e - x_0, x_t = (1 - t) x_0 + t e, T = 1; exactly N(0, I) at T."""
-    return Flow(Hamiltonian(ZeroPotential(), GaussianKinetic()), CondOTCoupling(), 1.0, NormalPrior())
+@checked
+def flow_matching(scale: ArrayLike = 1.0) -> Flow:
+    """CondOT flow matching: no force, p_0 = e - x_0, x_t = (1 - t) x_0 + t e, T = 1; exactly N(0, scale^2 I) at T.
+
+    Args:
+        scale: standard deviation of the prior. For data in another unit than about 1, that of the data.
+    """
+    prior = NormalPrior(0.0, _positive(scale, "scale"))
+    return Flow(Hamiltonian(ZeroPotential(), GaussianKinetic()), CondOTCoupling(), 1.0, prior)
 
 
 @checked

@@ -1,6 +1,7 @@
 """Laws of the training time, on (0, horizon]."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,30 +24,45 @@ class AbstractTimeLaw(eqx.Module):
 
 
 class LogNormalNoise(AbstractTimeLaw):
-    """ln sigma ~ N(mean, std^2) in the flow's own noise scale: EDM's training law (Karras et al. 2022, table 1).
+    """ln(sigma / (2 data_std)) ~ N(mean, std^2), sigma in the flow's own noise scale.
+
+    EDM's distribution of training times (Karras et al. 2022, table 1), whose data have a standard deviation of one
+    half, in every unit of the data.
 
     Args:
-        mean: of ln sigma.
-        std: of ln sigma, positive.
-
-    The defaults suit data of a standard deviation about one half; add ln(data_std / .5) to the mean for others.
+        mean: of ln(sigma / (2 data_std)).
+        std: of the same, positive.
+        data_std: the standard deviation of the data, one positive number; one half if None. Flows whose noise scale
+            counts in horizons do not look at it.
     """
 
     mean: float | Float[Array, ""]
     std: float | Float[Array, ""]
+    data_std: float | Float[Array, ""] | None
 
     @checked
     def __init__(
         self,
         mean: ScalarLike | Float[Array | np.ndarray, ""] = -1.2,
         std: ScalarLike | Float[Array | np.ndarray, ""] = 1.2,
+        data_std: ScalarLike | Float[Array | np.ndarray, ""] | None = None,
     ):
         self.mean, self.std = _mean_and_std(mean, std)
+        self.data_std = None if data_std is None else as_parameter(data_std, "data_std")
+        if data_std is not None:
+            require(self.data_std, lambda s: s > 0, f"data_std must be positive, got {data_std}")
 
     def sample(self, key: PRNGKeyArray, flow: Flow, shape: tuple[int, ...], dtype=None) -> Float[Array, "..."]:
         noise = jr.normal(key, shape, dtype or float)
-        log_sigma = cast(self.mean, noise.dtype) + cast(self.std, noise.dtype) * noise
-        return _into_open(flow.noise_scale.time(log_sigma), flow)
+        scale = flow.noise_scale.for_data(self.data_std)
+        # Half precision cannot hold log sigma of a far unit beside its digits.
+        wide = noise.astype(jnp.float32) if jnp.finfo(noise.dtype).bits < 32 else noise
+        log_sigma = cast(self.mean, wide.dtype) + cast(self.std, wide.dtype) * wide + scale.log_unit(wide.dtype)
+        return _into_open(scale.time(log_sigma).astype(noise.dtype), flow)
+
+    @classmethod
+    def _from_saved(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        return {"data_std": None, **fields}  # not a field in the first releases
 
 
 class UniformTime(AbstractTimeLaw):

@@ -12,6 +12,7 @@ import numpy as np
 from .._parameters import require
 from .._types import Array, Float, PRNGKeyArray, Scalar, ScalarLike, checked
 from ..flow import Flow
+from ..predictors import deviation_of
 from .time_laws import AbstractTimeLaw, LogNormalNoise
 
 
@@ -38,7 +39,8 @@ def velocity_matching_loss(
         data: floating, of shape `(batch, *event)`.
         key: a jax key.
         condition: None, or a tree of arrays with a leading batch axis (class labels of shape `(batch,)`).
-        time_law: of the training times; `LogNormalNoise()` unless given.
+        time_law: of the training times. Unless given, `LogNormalNoise(data_std=...)` with the deviation that a
+            `Preconditioned` predictor knows.
         weight: a number, or a function of the time that returns a number or an array of one example's shape. Unless
             given, the predictor's own: its method `unit_error(t, x, v, condition, key)` (`Preconditioned`: the error
             over c_out), `normalise_error(t, error)` or `weight(t, x)`, where it has one; else 1.
@@ -63,7 +65,7 @@ def velocity_matching_loss(
     if not callable(weight) and weight is not None:
         require(weight, lambda w: jnp.asarray(w) >= 0, f"weight must not be negative, got {weight}")
     key_time, key_state, key_predictor = jr.split(key, 3)
-    law = LogNormalNoise() if time_law is None else time_law
+    law = LogNormalNoise(data_std=deviation_of(predictor)) if time_law is None else time_law
     t = law.sample(key_time, flow, data.shape[:1], data.dtype)
     state = flow.sample_state(key_state, data, t)
     target = jax.vmap(flow.velocity)(state, t)

@@ -17,20 +17,24 @@ def check_flow(name: str) -> None:
         look_up(name, Flow)
 
 
-def make_flow(name: str, data_std: float, data_mean: float) -> Flow:
+def make_flow(name: str, data_std: float, data_mean: float, bounds: tuple[float, float] | None = None) -> Flow:
     """The flow of that name, for data of that deviation and mean.
 
-    `module:flow` is a `Flow`, or a function that returns one: of nothing, or of the deviation and the mean.
+    `bounds` are the walls of a reflection, around data in any unit; the other flows then take the unit of the data too.
+    Without them the data are pixels in [-1, 1], whose flows have fixed sizes. `module:flow` is a `Flow`, or a function
+    that returns one: of nothing, or of the deviation and the mean.
     """
     match name:
         case "oscillation":
             return oscillation(frequency=1.0 / data_std)  # its scalings are then all trivial
-        case "diffusion":
-            return diffusion(data_std=data_std, data_mean=data_mean)
+        case "diffusion":  # EDM's horizon is 80 for a deviation of one half
+            horizon = 80.0 if bounds is None else 160.0 * data_std
+            return diffusion(horizon, data_std=data_std, data_mean=data_mean)
         case "flow-matching":
-            return flow_matching()
+            return flow_matching() if bounds is None else flow_matching(data_std)
         case "reflection":
-            return reflection(lower=-1.0, upper=1.0)
+            lower, upper = (-1.0, 1.0) if bounds is None else bounds
+            return reflection(lower, upper, 1.5 * (upper - lower))
     flow = look_up(name, Flow)
     if not isinstance(flow, Flow) and callable(flow):
         arguments = (data_std, data_mean) if len(inspect.signature(flow).parameters) == 2 else ()

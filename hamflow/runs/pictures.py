@@ -145,7 +145,8 @@ class PicturesTask(AbstractTask):
             num_classes=num_classes if recipe.cond else None,
             key=key_network,
         )
-        model = Preconditioned.from_data(network, flow, self._sample, key_moments)
+        # Pixels lie in [-1, 1], and EDM's time input and training times are for a deviation of one half.
+        model = Preconditioned.from_data(network, flow, self._sample, key_moments, noise_unit=0.5)
         # Of a resumed run these are as they were, whichever pictures are in the sample now.
         model = eqx.tree_at(lambda m: (m.data_mean, m.data_std), model, (measured["data_mean"], measured["data_std"]))
 

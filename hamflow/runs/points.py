@@ -105,6 +105,7 @@ class PointsTask(AbstractTask):
             raise ValueError(f"--batch is {recipe.batch}, and there are {self.num_examples} points to train on.")
         self.name = f"{name}-{recipe.flow}"
         self.measured = {"data_mean": float(self._points.mean()), "data_std": float(self._points.std())}
+        self.measured |= dict(zip(("lower_wall", "upper_wall"), _walls(recipe, points), strict=True))
         std = np.float32(self.measured["data_std"])
         if not std > 0 and np.ptp(self._points) == 0:
             raise ValueError(f"{recipe.data} holds one point only, again and again: there is nothing to learn.")
@@ -125,7 +126,11 @@ class PointsTask(AbstractTask):
 
     def problem(self, measured: Mapping[str, float], keys: tuple[jax.Array, jax.Array]) -> Problem:
         recipe = self.recipe
-        flow = make_flow(recipe.flow, measured["data_std"], measured["data_mean"])
+        # Runs of the first releases have no walls in their settings: their flows and times had one unit for all data.
+        in_units = "lower_wall" in measured
+        bounds = (measured["lower_wall"], measured["upper_wall"]) if in_units else None
+        flow = make_flow(recipe.flow, measured["data_std"], measured["data_mean"], bounds)
+        noise_unit = None if in_units else 0.5
         network = MLP(
             self.event_shape,
             width=recipe.width,
@@ -133,7 +138,9 @@ class PointsTask(AbstractTask):
             position_octaves=recipe.position_octaves,
             key=keys[0],
         )
-        model = Preconditioned.from_data(network, flow, jnp.asarray(self._points[:10_000]), keys[1])
+        model = Preconditioned.from_data(
+            network, flow, jnp.asarray(self._points[:10_000]), keys[1], noise_unit=noise_unit
+        )
         model = eqx.tree_at(lambda m: (m.data_mean, m.data_std), model, (measured["data_mean"], measured["data_std"]))
 
         def loss(model, batch, key):
@@ -170,3 +177,12 @@ class PointsTask(AbstractTask):
             f"distance of the samples from held-out points, over their standard deviation: {distance:.3f} "
             f"(two sets of {number} points of one law: up to {floor:.3f})"
         )
+
+
+def _walls(recipe: Points, points: np.ndarray) -> tuple[float, float]:
+    """Where a reflection has its walls: at -1 and 1 for the library's distributions, else 1% outside the points."""
+    if recipe.data is None:
+        return -1.0, 1.0
+    lowest, highest = float(points.min()), float(points.max())
+    margin = 0.01 * (highest - lowest)
+    return lowest - margin, highest + margin

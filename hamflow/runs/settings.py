@@ -137,6 +137,8 @@ def take_up(recipe: AbstractRecipe, options: Options, settings: dict[str, Any]) 
     if not isinstance(saved.get(examples, {}), dict):
         raise ValueError(f"{options.resume / 'config.json'} is damaged: {examples} is {saved[examples]!r}.")
     measured = settings.keys() - dataclasses.asdict(recipe).keys() - {examples}
+    for name in measured - saved.keys():  # an older run did not measure that, and goes on without it
+        del settings[name]
     for name in measured & saved.keys():
         if not isinstance(saved[name], int | float):
             raise ValueError(f"{options.resume / 'config.json'} is damaged: {name} is {saved[name]!r}.")

@@ -69,7 +69,7 @@ def _train(recipe: AbstractRecipe, options: Options, words: tuple[str, ...], hel
 
     # -- model, optimiser, state -------------------------------------------------------------------------------------
     key_network, key_moments, key_train, key_sample = jr.split(jr.key(recipe.seed), 4)
-    measured = {name: settings[name] for name in task.measured}
+    measured = {name: settings[name] for name in task.measured if name in settings}
     problem = task.problem(measured, (key_network, key_moments))
     say(problem.about)
     model = problem.model

@@ -10,6 +10,7 @@ import numpy as np
 
 from .._types import Array, Float, PyTree, checked
 from ..flow import Flow
+from ..predictors import deviation_of
 from .likelihood import require_inside, require_rows, solve, steps_of
 from .velocity_field import velocity_field
 
@@ -48,7 +49,7 @@ def encode(
     """
     x = jnp.asarray(x)
     require_rows(x, condition)
-    grid, chosen = steps_of(flow, num_steps, solver, tolerance)
+    grid, chosen = steps_of(flow, num_steps, solver, tolerance, deviation_of(predictor))
     return _encode(predictor, flow, x, condition, grid, chosen, tolerance)
 
 
@@ -58,7 +59,11 @@ def _encode(predictor, flow, x, condition, grid, solver, tolerance) -> Array:
     domain, field = flow.system.domain, velocity_field(predictor, flow.system.domain)
 
     def one(x: Array, condition: Any) -> Array:
-        end = solve(lambda t, x, c: field(jnp.asarray(t, x.dtype), x, c), x, flow, grid, solver, tolerance, condition)
+        def velocity(t: Array, x: Array, condition: Any) -> Array:
+            return field(jnp.asarray(t, x.dtype), x, condition)
+
+        units = deviation_of(predictor)
+        end = solve(velocity, x, flow, grid, solver, tolerance, condition, units=units)
         return domain.fold(end, end)[0]
 
     return eqx.filter_vmap(one, in_axes=(0, None if condition is None else 0))(x, condition)

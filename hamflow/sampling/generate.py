@@ -14,6 +14,7 @@ from .._parameters import is_concrete, require
 from .._types import Array, Float, PyTree, checked
 from ..domains import Euclidean
 from ..flow import Flow
+from ..predictors import deviation_of
 from .few_step import FewStep
 from .grids import rho_grid
 from .samplers import AbstractSampler, Heun, Walk, walk_down
@@ -48,7 +49,7 @@ def generate(
         key: one jax key, and row i uses `fold_in(key, i)`; or an array of n keys, one a row. A row depends on its key
             (and its condition) alone, to rounding, whatever the batch.
         shape: `(n, *event)`, of the whole batch.
-        num_steps: steps of the flow's own grid (`rho_grid`).
+        num_steps: steps of the flow's own grid, `rho_grid` with the deviation of the data that the predictor knows.
         solver: Heun's method with an Euler last step if None (18 steps are 35 evaluations); a sampler such as `DDIM()`,
             `DPMSolver2M()`, `UniPC()`, `ReverseSDE()` or `Churn()`, whose noise comes from the key of the row; a
             `FewStep` from `fit_few_step`, with steps and times of its own; or any diffrax
@@ -60,8 +61,9 @@ def generate(
         times: decreasing times from the horizon to 0 in place of the flow's grid, such as `cosine_grid(flow, 18)`;
             `num_steps` is not used then.
         start: x_T of every row, of shape `shape`, in place of draws from the prior: what `encode` made, or a mixture.
-        tolerance: relative and absolute, of a step: each row takes as many steps as that asks for, of diffrax.Tsit5 or
-            of the adaptive diffrax solver given; `num_steps` is not used then. V is asked at t = 0 too.
+        tolerance: relative, and absolute in deviations of the data, of a step: each row takes as many steps as that
+            asks for, of diffrax.Tsit5 or of the adaptive diffrax solver given; `num_steps` is not used then. V is asked
+            at t = 0 too.
 
     Returns:
         Samples of shape `shape`, in jax's default float. In a Box or Torus the solver follows the reflected or
@@ -101,7 +103,8 @@ def generate(
             raise ValueError("times are given and a FewStep, which has times of its own: leave out one of the two")
         grid = solver.times
     else:
-        grid = rho_grid(flow, num_steps) if times is None else _checked_times(times, flow)
+        unit = deviation_of(predictor)
+        grid = rho_grid(flow, num_steps, data_std=unit) if times is None else _checked_times(times, flow)
     return _generate(predictor, flow, key, shape, grid, solver, condition, start, tolerance)
 
 
@@ -124,7 +127,8 @@ def _generate(predictor, flow, key, shape, grid, solver, condition, start, toler
     def one(x: Array, key: Any, condition: Any) -> Array:
         if grid is None:
             horizon = jnp.asarray(flow.horizon, x.dtype)
-            return solve_to_tolerance(velocity, x, horizon, jnp.zeros_like(horizon), solver, tolerance, condition)
+            units, end = deviation_of(predictor), jnp.zeros_like(horizon)
+            return solve_to_tolerance(velocity, x, horizon, end, solver, tolerance, condition, units=units)
         if isinstance(solver, AbstractSampler):
             walk = Walk(lambda t, x: velocity(t, x, condition), flow, grid.size - 1)
             return walk_down(solver, walk, x, grid, jr.fold_in(key, 1))

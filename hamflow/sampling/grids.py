@@ -8,11 +8,18 @@ import jax.numpy as jnp
 from .._parameters import require
 from .._types import Array, Float, checked
 from ..flow import Flow
+from ..noise_scale import AbstractNoiseScale
 
 
 @checked
 def rho_grid(
-    flow: Flow, num_steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None, rho: float = 7.0
+    flow: Flow,
+    num_steps: int,
+    *,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    rho: float = 7.0,
+    data_std: float | Array | None = None,
 ) -> Float[Array, "times"]:
     """The horizon, then times rho-spaced in the flow's sigma, then 0 (Karras et al. 2022, eq. 5).
 
@@ -24,11 +31,15 @@ def rho_grid(
     Args:
         flow: gives sigma(t).
         num_steps: n, at least 1.
-        sigma_min: the last sigma before 0. Unless given, EDM's .002, moved where the flow's units ask for it: into
-            2.5e-6 to 7e-4 times sigma(T), or 2e-4 to .02 times the noise at T where sigma(T) is infinite.
+        sigma_min: the last sigma before 0. Unless given, .004 times `data_std`, EDM's .002 for one half. Without
+            `data_std` .002, moved where the flow's units ask for it: into 2.5e-6 to 7e-4 times sigma(T), or 2e-4 to
+            .02 times the noise at T where sigma(T) is infinite.
         sigma_max: the first sigma; the flow's sigma at its horizon where that is smaller. Unless given, sigma(T), and
-            EDM's 80 where that is infinite, moved into 16 to 1,600 times the noise at T.
+            160 times `data_std` where that is infinite, EDM's 80 for one half; without `data_std` 80, moved into 16 to
+            1,600 times the noise at T.
         rho: larger puts more steps near the data.
+        data_std: the standard deviation of the data, the unit of the two sigmas above. `generate` gives that of its
+            predictor.
 
     Returns:
         `num_steps + 1` decreasing times, in jax's default float.
@@ -38,12 +49,17 @@ def rho_grid(
             and the flow's own largest sigma.
     """
     _require_positive(rho=rho)
-    return _spaced(flow, num_steps, sigma_min, sigma_max, rho)
+    return _spaced(flow, num_steps, sigma_min, sigma_max, rho, data_std)
 
 
 @checked
 def log_snr_grid(
-    flow: Flow, num_steps: int, *, sigma_min: float | None = None, sigma_max: float | None = None
+    flow: Flow,
+    num_steps: int,
+    *,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    data_std: float | Array | None = None,
 ) -> Float[Array, "times"]:
     """The horizon, then times even in log sigma, half the log of the signal-to-noise ratio, then 0.
 
@@ -55,6 +71,7 @@ def log_snr_grid(
         num_steps: n, at least 1.
         sigma_min: as in `rho_grid`.
         sigma_max: as in `rho_grid`.
+        data_std: as in `rho_grid`.
 
     Returns:
         `num_steps + 1` decreasing times, in jax's default float.
@@ -62,7 +79,7 @@ def log_snr_grid(
     Raises:
         ValueError: as in `rho_grid`.
     """
-    return _spaced(flow, num_steps, sigma_min, sigma_max, None)
+    return _spaced(flow, num_steps, sigma_min, sigma_max, None, data_std)
 
 
 @checked
@@ -87,7 +104,12 @@ def uniform_grid(flow: Flow, num_steps: int) -> Float[Array, "times"]:
 
 @checked
 def cosine_grid(
-    flow: Flow, num_steps: int, *, middle: float | None = None, sigma_max: float | None = None
+    flow: Flow,
+    num_steps: int,
+    *,
+    middle: float | None = None,
+    sigma_max: float | None = None,
+    data_std: float | Array | None = None,
 ) -> Float[Array, "times"]:
     """Even in the angle arctan(sigma / middle), from its value at sigma_max to 0: the cosine schedule.
 
@@ -100,6 +122,7 @@ def cosine_grid(
         middle: the sigma at 45 degrees, about the deviation of the data. Unless given, the geometric mean of the ends
             of `rho_grid`: .4 with EDM's.
         sigma_max: the sigma of the first angle, as in `rho_grid`; the first time is the horizon all the same.
+        data_std: as in `rho_grid`.
 
     Returns:
         `num_steps + 1` decreasing times, in jax's default float.
@@ -109,15 +132,20 @@ def cosine_grid(
     """
     _require_steps(num_steps)
     _require_positive(middle=middle, sigma_max=sigma_max)
-    return _cosine(flow, num_steps, middle, sigma_max)
+    return _cosine(flow, num_steps, middle, sigma_max, _as_unit(data_std))
 
 
 def _spaced(
-    flow: Flow, num_steps: int, sigma_min: float | None, sigma_max: float | None, rho: float | None
+    flow: Flow,
+    num_steps: int,
+    sigma_min: float | None,
+    sigma_max: float | None,
+    rho: float | None,
+    data_std: float | Array | None,
 ) -> Float[Array, "times"]:
     _require_steps(num_steps)
     _require_positive(sigma_min=sigma_min, sigma_max=sigma_max)
-    grid, least, last = _spaced_in_sigma(flow, num_steps, sigma_min, sigma_max, rho)
+    grid, least, last = _spaced_in_sigma(flow, num_steps, sigma_min, sigma_max, rho, _as_unit(data_std))
     require(
         (least, last),
         lambda ends: ends[0] < ends[1],
@@ -125,6 +153,12 @@ def _spaced(
         f"{flow.horizon}: pass a smaller sigma_min",
     )
     return grid
+
+
+def _as_unit(data_std: float | Array | None) -> float | Array | None:
+    if data_std is not None:
+        require(data_std, lambda s: s > 0, f"data_std must be positive, got {data_std}")
+    return data_std
 
 
 def _require_steps(num_steps: int) -> None:
@@ -140,7 +174,12 @@ def _require_positive(**values: float | None) -> None:
 
 @eqx.filter_jit  # some forty operations on a handful of numbers: one by one they cost 8 ms
 def _spaced_in_sigma(
-    flow: Flow, num_steps: int, sigma_min: float | None, sigma_max: float | None, rho: float | None
+    flow: Flow,
+    num_steps: int,
+    sigma_min: float | None,
+    sigma_max: float | None,
+    rho: float | None,
+    data_std: float | Array | None,
 ) -> tuple[Array, Array, Array]:
     """The grid, even in sigma^(1/rho) or without a rho in log sigma; and log sigma at its end and its start."""
 
@@ -150,8 +189,8 @@ def _spaced_in_sigma(
     def log_sigma(even: Array) -> Array:
         return even if rho is None else rho * jnp.log(even)
 
-    scale, horizon = flow.noise_scale, jnp.asarray(flow.horizon, float)
-    lowest, last = _ends(flow, sigma_min, sigma_max)
+    scale, horizon = flow.noise_scale.for_data(data_std), jnp.asarray(flow.horizon, float)
+    lowest, last = _ends(flow, scale, sigma_min, sigma_max)
     first = evened(last)
     ramp = jnp.linspace(0.0, 1.0, max(num_steps, 2))[1:num_steps]
     # Where sigma_min lies below the scale's whole range, its time is 0: end one even step before the smallest sigma.
@@ -166,9 +205,11 @@ def _spaced_in_sigma(
 
 
 @eqx.filter_jit
-def _cosine(flow: Flow, num_steps: int, middle: float | None, sigma_max: float | None) -> Array:
-    scale, horizon = flow.noise_scale, jnp.asarray(flow.horizon, float)
-    lowest, last = _ends(flow, None, sigma_max)
+def _cosine(
+    flow: Flow, num_steps: int, middle: float | None, sigma_max: float | None, data_std: float | Array | None
+) -> Array:
+    scale, horizon = flow.noise_scale.for_data(data_std), jnp.asarray(flow.horizon, float)
+    lowest, last = _ends(flow, scale, None, sigma_max)
     centre = (lowest + last) / 2.0 if middle is None else jnp.log(jnp.asarray(middle, float))
     first = jnp.arctan(jnp.exp(last - centre))
     least = jnp.arctan(jnp.exp(scale.log_sigma(jnp.zeros_like(horizon)) - centre))
@@ -178,9 +219,10 @@ def _cosine(flow: Flow, num_steps: int, middle: float | None, sigma_max: float |
     return jnp.concatenate([horizon[None], inner, jnp.zeros((1,))])
 
 
-def _ends(flow: Flow, sigma_min: float | None, sigma_max: float | None) -> tuple[Array, Array]:
+def _ends(
+    flow: Flow, scale: AbstractNoiseScale, sigma_min: float | None, sigma_max: float | None
+) -> tuple[Array, Array]:
     """log sigma at the last time before 0 and at the first."""
-    scale = flow.noise_scale
     smallest, largest = scale.span()
     lowest = jnp.log(jnp.asarray(smallest if sigma_min is None else sigma_min, float))
     last = jnp.log(jnp.asarray(largest if sigma_max is None else sigma_max, float))

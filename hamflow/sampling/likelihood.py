@@ -21,6 +21,7 @@ from .._parameters import require
 from .._types import Array, Float, Key, PRNGKeyArray, PyTree, checked
 from ..domains import Euclidean
 from ..flow import Flow
+from ..predictors import deviation_of
 from .grids import rho_grid
 from .velocity_field import require_ordinary, solve_on_grid, solve_to_tolerance, velocity_field, with_own_tolerances
 from .volume_change import change_on_grid, with_divergence
@@ -182,7 +183,7 @@ def _values(
         raise ValueError(f"num_probes must be at least 1, got {num_probes}")
     if key is None and num_probes != 1:
         raise ValueError("num_probes are of Hutchinson's estimate, which needs a key: give key=jax.random.key(...)")
-    grid, solver = steps_of(flow, num_steps, solver, tolerance)
+    grid, solver = steps_of(flow, num_steps, solver, tolerance, deviation_of(predictor))
     return _integrate(predictor, flow, x, key, num_probes, probes == "normal", condition, grid, solver, tolerance)
 
 
@@ -210,7 +211,9 @@ def _integrate(predictor, flow, x, key, num_probes, gaussian, condition, grid, s
             )
         else:
             start = (x, jnp.zeros((1 if directions is None else num_probes,), x.dtype))
-            end, gained = solve(augmented, start, flow, grid, solver, tolerance, condition)
+            unit = deviation_of(predictor)
+            units = None if unit is None else (unit, 1.0)
+            end, gained = solve(augmented, start, flow, grid, solver, tolerance, condition, units=units)
         return flow.prior.log_prob(domain.fold(end, end)[0]) + gained
 
     in_axes = (0, None if keys is None else 0, None if condition is None else 0)
@@ -218,7 +221,11 @@ def _integrate(predictor, flow, x, key, num_probes, gaussian, condition, grid, s
 
 
 def steps_of(
-    flow: Flow, num_steps: int | None, solver: diffrax.AbstractSolver | None, tolerance: float
+    flow: Flow,
+    num_steps: int | None,
+    solver: diffrax.AbstractSolver | None,
+    tolerance: float,
+    data_std: float | Array | None = None,
 ) -> tuple[Array | None, diffrax.AbstractSolver]:
     """The rising grid, or None where steps are chosen by tolerance, and the solver."""
     if not tolerance > 0.0:
@@ -229,7 +236,8 @@ def steps_of(
         if solver is not None and not isinstance(solver, diffrax.AbstractAdaptiveSolver):
             raise ValueError(f"solver {type(solver).__name__} cannot choose its steps: give num_steps, or use Tsit5")
         return None, diffrax.Tsit5() if solver is None else solver
-    return rho_grid(flow, num_steps)[::-1], diffrax.Heun() if solver is None else with_own_tolerances(solver)
+    grid = rho_grid(flow, num_steps, data_std=data_std)[::-1]
+    return grid, diffrax.Heun() if solver is None else with_own_tolerances(solver)
 
 
 def solve(
@@ -240,13 +248,15 @@ def solve(
     solver: diffrax.AbstractSolver,
     tolerance: float,
     args: Any,
+    *,
+    units: Any = None,
 ) -> Any:
-    """From the data to the horizon."""
+    """From the data to the horizon; `units` as in `solve_to_tolerance`."""
     dtype = jax.tree.leaves(y)[0].dtype
     if grid is not None:
         return solve_on_grid(field, y, grid.astype(dtype), solver, args)
     horizon = jnp.asarray(flow.horizon, dtype)
-    return solve_to_tolerance(field, y, jnp.zeros_like(horizon), horizon, solver, tolerance, args)
+    return solve_to_tolerance(field, y, jnp.zeros_like(horizon), horizon, solver, tolerance, args, units=units)
 
 
 def require_rows(x: Array, condition: Any) -> None:

@@ -58,13 +58,33 @@ def solve_to_tolerance(
     solver: diffrax.AbstractSolver,
     tolerance: float,
     args: Any,
+    *,
+    units: Any = None,
 ) -> Any:
-    """As many steps as relative and absolute errors below `tolerance` a step take; the end."""
+    """As many steps as relative and absolute errors below `tolerance` a step take; the end.
+
+    `units`, a tree like `y`, is what the absolute error counts in; 1 if None.
+    """
+    units = jax.tree.map(lambda part: 1.0, y) if units is None else units
+
+    def times_units(y: Any) -> Any:
+        return jax.tree.map(lambda part, unit: part * jnp.asarray(unit, part.dtype), y, units)
+
+    def over_units(y: Any) -> Any:
+        return jax.tree.map(lambda part, unit: part / jnp.asarray(unit, part.dtype), y, units)
+
+    longest = jnp.maximum(jnp.abs(t0), jnp.abs(t1))  # the unit of time, which the choice of the first step has too
+
+    def counted(share: Any, y: Any, args: Any) -> Any:
+        slope = field(share * longest, times_units(y), args)
+        return over_units(jax.tree.map(lambda part: part * longest, slope))
+
+    y = over_units(y)
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(field),
+        diffrax.ODETerm(counted),
         solver,
-        t0=t0,
-        t1=t1,
+        t0=t0 / longest,
+        t1=t1 / longest,
         dt0=None,
         y0=y,
         args=args,
@@ -74,7 +94,7 @@ def solve_to_tolerance(
     )
     assert solution.ys is not None
     return eqx.error_if(
-        _last(solution.ys),
+        times_units(_last(solution.ys)),
         ~diffrax.is_okay(solution.result),
         f"the solver did not reach the end in 4,096 steps at tolerance {tolerance}: give a larger tolerance or a "
         "number of steps; or the predictor returns NaN, or is too rough for this precision",

@@ -49,7 +49,7 @@ def test_it_starts_as_the_solvers_there_are(name, x64):
     sampler = {"Euler": hf.Euler(), "DPMSolver2M": hf.DPMSolver2M(), "UniPC(order=3)": hf.UniPC()}[name]
     flow = hf.diffusion()
     start = starts(flow, 3)
-    table = next(v for k, v in _candidates(flow, 6).items() if k.startswith(name) and "cosine" in k)
+    table = next(v for k, v in _candidates(curved, flow, 6).items() if k.startswith(name) and "cosine" in k)
     solver, grid = table.solver(), hf.cosine_grid(flow, 6)
     np.testing.assert_allclose(solver.times, grid, rtol=1e-12)
     if name == "Euler":

@@ -238,7 +238,8 @@ class StudentTCoupling(AbstractAffineCoupling):
     def momentum_coefficients(
         self, system: AbstractSystem, prior: Prior, horizon: float | Array, shape: tuple[int, ...] | None, dtype
     ) -> tuple[linear.Operator, linear.Operator] | None:
-        if not self._has_variance:
+        known = is_concrete(self.degrees_of_freedom)  # a number that was replaced since counts, not that of the build
+        if not (float(self.degrees_of_freedom) > 2.0 if known else self._has_variance):
             return None
         nu = cast(self.degrees_of_freedom, dtype)
         deviation = math.sqrt(nu / (nu - 2.0)) if isinstance(nu, float) else jnp.sqrt(nu / (nu - 2.0))

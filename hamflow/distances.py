@@ -20,7 +20,7 @@ def projected_distance(
     """
     directions = _directions(key, found, num_projections)
     draws = [np.sort(_projected(draw(jr.fold_in(key, 100 + i)), directions), axis=0) for i in range(9)]
-    scale = _scale(draws[0])
+    scale = _scale(draws[0], np.concatenate(draws))
     floor = max(_between(draws[0], other, scale) for other in draws[1:])
     return _between(np.sort(_projected(found, directions), axis=0), draws[0], scale), floor
 
@@ -36,7 +36,8 @@ def two_sample_distance(
     """
     directions = _directions(key, found, num_projections)
     a, b = _projected(found, directions), _projected(expected, directions)
-    scale, both = _scale(b), np.ascontiguousarray(np.concatenate([a, b]).T)  # a row is sorted faster than a column
+    both = np.ascontiguousarray(np.concatenate([a, b]).T)  # a row is sorted faster than a column
+    scale = _scale(b, both.T)
     shuffle = np.random.default_rng(np.asarray(jr.key_data(key)).ravel())
     halves = (np.take(both, shuffle.permutation(both.shape[1]), axis=1) for _ in range(num_permutations))
     null = [_between_halves(h, len(a), scale) for h in halves]
@@ -82,8 +83,10 @@ def _projected(x: Array, directions: Array) -> np.ndarray:
     return np.asarray(x.reshape(len(x), -1) @ directions.astype(x.dtype))
 
 
-def _scale(projected: np.ndarray) -> np.ndarray:
-    return np.maximum(np.std(projected, axis=0), 1e-300)
+def _scale(projected: np.ndarray, all_of_them: np.ndarray) -> np.ndarray:
+    """The deviation of each projection; of all draws together where it is constant, and 1 where all are one number."""
+    own, of_all = np.std(projected, axis=0), np.std(all_of_them, axis=0)
+    return np.where(own > 0, own, np.where(of_all > 0, of_all, np.ones_like(own)))
 
 
 def _between(a: np.ndarray, b: np.ndarray, scale: np.ndarray) -> float:

@@ -98,6 +98,11 @@ def fit_prior(
         jr.fold_in(key, 0), jr.permutation(jr.fold_in(key, 1), rows), times
     ).position
     half = num_draws // 2
+    require(
+        jnp.std(ends[:half], axis=0),
+        lambda spread: spread > 0,
+        "data end at the horizon in one point, in some coordinate, so no density fits them: leave that coordinate out",
+    )
     prior: Any = _normal(ends[:half]) if components == 1 else _mixture(jr.fold_in(key, 2), ends[:half], components)
     fitted = Flow(flow.system, flow.coupling, flow.horizon, prior, flow.integrator)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from hamflow.distances import sliced_wasserstein
+from hamflow.distances import sliced_wasserstein, two_sample_distance
 
 KEY = jr.key(0)
 
@@ -37,3 +37,19 @@ def test_shapes_that_do_not_fit_are_refused():
         sliced_wasserstein(KEY, jnp.zeros((3, 2)), jnp.zeros((3, 1)))
     with pytest.raises(ValueError, match="examples of one shape"):
         sliced_wasserstein(KEY, jnp.zeros((0, 2)), jnp.zeros((3, 2)))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_constant_column_has_a_distance(dtype):
+    """Of no weight where both have the same number in it; two different numbers are far apart."""
+    rng = np.random.default_rng(0)
+    moving = rng.normal(size=(2, 500, 1)).astype(dtype)
+    same = [jnp.asarray(np.concatenate([x, np.full_like(x, 3.0)], axis=1)) for x in moving]
+    distance, floor = two_sample_distance(jr.key(0), *same)
+    assert 0 <= distance < floor < 1
+    other = jnp.asarray(np.concatenate([moving[1], np.full_like(moving[1], 4.0)], axis=1))
+    distance, floor = two_sample_distance(jr.key(0), same[0], other)
+    assert np.isfinite(floor)
+    assert distance > 3 * floor
+    constant = jnp.full((100, 2), 3.0)
+    assert two_sample_distance(jr.key(0), constant, constant) == (0.0, 0.0)

@@ -103,3 +103,17 @@ def test_the_noise_scale_follows_a_replaced_horizon():
     t = jnp.linspace(0.1, 0.9, 5)
     np.testing.assert_allclose(past.noise_scale.log_sigma(t), anew.noise_scale.log_sigma(t))
     np.testing.assert_allclose(past.noise_scale.log_sigma(t), -3.6 + 4.8 * t / 2.5, rtol=1e-5)
+
+
+def test_langevin_counts_from_the_start():
+    """With hardly any friction and heat, cos 5; float32 has one number for both times."""
+    end = hf.langevin(SPRING, START, UNIX + 5, 500, jax.random.key(0), friction=1e-6, temperature=1e-6, t0=UNIX)
+    assert float(end.position[0]) == pytest.approx(math.cos(5.0), abs=0.02)
+
+
+def test_degrees_of_freedom_that_were_replaced_decide():
+    """Above 2 there is a variance and the flow is linear, below there is none."""
+    flow = hf.poisson_flow(5.0, 3.0, 0.5)
+    heavy = eqx.tree_at(lambda f: f.coupling.degrees_of_freedom, flow, 1.5)
+    assert flow.is_linear
+    assert not heavy.is_linear

@@ -74,7 +74,8 @@ def stein(draws: Array, slope: Array) -> tuple[float, float]:
     its deviation; the largest over coordinates i and functions g. Chance passes the bound once in a million times.
     """
     count = draws.shape[0]
-    x, slope_ = np.asarray(draws).reshape(count, -1), np.asarray(slope).reshape(count, -1)
+    # In double precision, which the guards below are for.
+    x, slope_ = (np.asarray(rows, np.float64).reshape(count, -1) for rows in (draws, slope))
     scale = np.maximum(x.std(0), 1e-300)
     z, slope_ = (x - x.mean(0)) / scale, slope_ * scale
     bell = np.exp(-0.5 * z**2)

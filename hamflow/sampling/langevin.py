@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._parameters import as_parameter, cast, fit, is_concrete, require
+from .._times import elapsed, require_resolved
 from .._types import Array, PRNGKeyArray, ScalarLike, checked
 from ..domains import Euclidean
 from ..integrators.guards import require_finite
@@ -78,19 +79,31 @@ def langevin(
     if is_concrete(t0, t1) and not np.asarray(t1) > np.asarray(t0):
         raise ValueError(f"t1 must be after t0, got {t1} and {t0}: heat does not flow back")
     _parts(system, friction, temperature)
-    start, end = (jnp.asarray(time, state.position.dtype) for time in (t0, t1))
-    return _langevin(system, state, start, end, num_steps, key, friction, temperature, solver or diffrax.ALIGN())
+    duration = elapsed(t0, t1, state.position.dtype)
+    step = (np.asarray(t1, float) - np.asarray(t0, float)) / num_steps if is_concrete(t0, t1) else 0.0
+    start = 0.0 if require_resolved(system, state, step, t0, t1) else t0
+    return _langevin(
+        system,
+        state,
+        jnp.asarray(start, state.position.dtype),
+        duration,
+        num_steps,
+        key,
+        friction,
+        temperature,
+        solver or diffrax.ALIGN(),
+    )
 
 
 @eqx.filter_jit
-def _langevin(system, state, t0, t1, num_steps, key, friction, temperature, solver) -> PhaseState:
+def _langevin(system, state, t0, duration, num_steps, key, friction, temperature, solver) -> PhaseState:
     dtype = state.position.dtype
-    t1 = eqx.error_if(t1, ~(t1 > t0), "langevin: t1 must be after t0")
+    duration = eqx.error_if(duration, ~(duration > 0), "langevin: t1 must be after t0")
     fit(jnp.asarray(friction), state.position.shape, dtype, "friction")
     area = diffrax.SpaceTimeLevyArea if isinstance(solver, diffrax.ALIGN) else diffrax.SpaceTimeTimeLevyArea
     # Equal steps, each asked for once: fresh noise a step is the whole path.
     path = diffrax.UnsafeBrownianPath(jax.ShapeDtypeStruct(state.position.shape, dtype), key, area)
-    grid = t0 + (t1 - t0) * jnp.linspace(0.0, 1.0, num_steps + 1, dtype=dtype)
+    grid = t0 + duration * jnp.linspace(0.0, 1.0, num_steps + 1, dtype=dtype)
     solution = diffrax.diffeqsolve(
         langevin_terms(system, friction, temperature, path),
         solver,

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ._paths import as_path
 from ._types import Array, Float, PRNGKeyArray
 from .flow import Flow
 
@@ -79,7 +80,7 @@ def label_panels(axes: Iterable[Axes], titles: Iterable[str]) -> None:
 
 def save_figure(figure: Figure, path: str | os.PathLike[str], *, dpi: int = 120) -> Path:
     """Write a PNG: beside it first and renamed when whole, so that a picture is never half-written."""
-    path = Path(path)
+    path = as_path(path)
     part = path.with_name(f".{path.name}.part")
     figure.savefig(part, dpi=dpi, format="png", bbox_inches="tight", facecolor="white")
     os.replace(part, path)

@@ -20,6 +20,7 @@ ORDER = [
     "_types",
     "_errors",
     "_numbers",
+    "_paths",
     "_module",
     "_parameters",
     "_factorisations",
@@ -57,7 +58,7 @@ ORDER = [
     "runs",
     "cli",
 ]
-BASE = {"_types", "_errors", "_numbers"}
+BASE = {"_types", "_errors", "_numbers", "_paths"}
 ALLOWED = {room: set(ORDER[:i]) for i, room in enumerate(ORDER)} | {
     "networks": BASE,
     "data": BASE,

@@ -1,10 +1,12 @@
 """The command line itself: which command is meant, and what its errors look like."""
 
 import argparse
+import importlib.metadata
+import platform
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import check, data, export, likelihood, sample, train
 
@@ -17,6 +19,15 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
+class _Version(argparse.Action):
+    """Print the versions of hamflow and of what it stands on, looked up only when they are asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        found = [f"{name} {importlib.metadata.version(name)}" for name in ("hamflow", "jax", "equinox")]
+        print(f"{', '.join(found)}, Python {platform.python_version()}")
+        parser.exit()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 if all is well, 1 if a law is broken, 2 if the command cannot be run, 130 after Ctrl-C.
 
@@ -24,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after `hamflow`; those of the process unless given.
     """
     parser = _Parser(prog="hamflow", description="Hamiltonian mechanics as generative models.", allow_abbrev=False)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the versions of hamflow, jax and Python")
     commands = parser.add_subparsers(dest="command", required=True)
     for command in (check, train, sample, likelihood, export, data):
         command.add_to(commands)

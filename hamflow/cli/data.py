@@ -80,6 +80,8 @@ def _run(data: Any, options: argparse.Namespace) -> int:
     _row("mean", f"{mean:.6f}")
     _row("standard deviation", f"{std:.6f}")
     _row("damaged", str(len(source.skipped)) if damaged else "none")
+    if others := getattr(source, "passed_over", ()):
+        _row("passed over", f"{len(others)}: {', '.join(others[:5])}{', ...' if len(others) > 5 else ''}")
     for said in source.skipped.values():
         print(f"  {_in_flags(said)}")
     if writes:

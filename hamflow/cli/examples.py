@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._paths import as_path
 from .arrays import read_points
 from .rows import import_data
 from .trained import Trained
@@ -30,7 +31,7 @@ def open_examples(where: str, trained: Trained, *, labels: bool, skip_corrupt: b
     Raises:
         ValueError, OSError: naming `--data`, for what cannot be read or is of another shape.
     """
-    path = Path(where).expanduser()
+    path = as_path(where)
     is_array = where != "faces" and path.suffix.lower() in (".npy", ".npz")
     draws_pictures = len(trained.shape) == 3 and trained.shape[1] == trained.shape[2]
     if is_array and not (draws_pictures and _is_bytes(path)):
@@ -81,12 +82,16 @@ def _points(where: str, draws_pictures: bool) -> tuple[np.ndarray, np.ndarray | 
 
 
 def _is_bytes(path: Path) -> bool:
-    """Whether an array that can be read holds uint8; of a `.npz`, whether any of its arrays does."""
+    """Whether the examples in an array file are uint8; of a `.npz`, the array that is read as the examples."""
+    from ..data.arrays import IMAGE_KEYS
+
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(found, np.lib.npyio.NpzFile):
             with found as archive:
-                return any(archive[name].dtype == np.uint8 for name in archive.files)
+                names = archive.files
+                examples = [name for name in ("data", *IMAGE_KEYS) if name in names] or names[:1]
+                return archive[examples[0]].dtype == np.uint8
         return found.dtype == np.uint8
     except Exception:  # whatever it is, reading it in earnest will say so
         return False

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._paths import as_path
 from ..sampling import bits_per_dimension, dequantize, log_likelihood, log_likelihood_and_error
 from .arrays import write_arrays
 from .examples import Examples, open_examples
@@ -37,7 +38,7 @@ def add_to(commands: Any) -> None:
         "likelihood", help="measure how likely data are", description=_DESCRIPTION, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--network", required=True, metavar="RUN", help="a run folder of examples/ffhq.py, or a file of hamflow.save")
+    add("--network", required=True, metavar="RUN", help="a run folder of `hamflow train`, or a file of hamflow.save")
     add(
         "--data",
         required=True,
@@ -196,7 +197,7 @@ def _out(where: str | None) -> Path | None:
     """The file, refused before anything is computed where it could not be written."""
     if where is None:
         return None
-    path = Path(where).expanduser()
+    path = as_path(where)
     if path.suffix != ".npz":
         raise ValueError(f"--out {where} must end in .npz")
     if path.is_dir():

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._paths import as_path
 from ..sampling import AbstractSampler, Guided, generate
 from .arrays import write_arrays
 from .rows import Devices, Progress, import_data
@@ -32,7 +33,7 @@ def add_to(commands: Any) -> None:
         "sample", help="draw from a trained model", description=_DESCRIPTION, allow_abbrev=False
     )
     add = parser.add_argument
-    add("--network", required=True, metavar="RUN", help="a run folder of examples/ffhq.py, or a file of hamflow.save")
+    add("--network", required=True, metavar="RUN", help="a run folder of `hamflow train`, or a file of hamflow.save")
     add("--outdir", required=True, metavar="OUT", help="a folder, made if it is not there")
     add("--seeds", type=seeds, default="0-63", help="0-63 (the default), 3, or 1,5,9-12; one given twice counts once")
     add(
@@ -189,7 +190,7 @@ def _close(one: Any, other: Any) -> bool:
 
 def _outdir(where: str) -> Path:
     """The folder, made and found open for writing before anything is computed."""
-    outdir = Path(where).expanduser()
+    outdir = as_path(where)
     try:
         outdir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=outdir):

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .._paths import as_path
 from ..flow import Flow
 from ..predictors import MixtureVelocity
 from ..serialization import load
@@ -47,7 +48,7 @@ def open_trained(where: str, flag: str, shape: Sequence[int] | None, trust: Sequ
     Raises:
         ValueError, OSError: what is wrong with the flag or the file, and what to do.
     """
-    path = Path(where).expanduser()
+    path = as_path(where)
     if path.is_dir():
         if not (path / "model.safetensors").exists():
             raise FileNotFoundError(

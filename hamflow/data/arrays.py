@@ -7,12 +7,13 @@ from typing import Any, final
 import numpy as np
 from PIL import Image
 
+from hamflow._paths import as_path
 from hamflow.data.array_files import ArrayOnDisk, guarded, read_archive
 from hamflow.data.images import AbstractImages, check_resolution, refuse_special, short_name
 from hamflow.data.labels import MissingLabelsError, check_num_classes
 from hamflow.data.pictures import picture_array, rgb_picture, square_picture
 
-_IMAGE_KEYS = ("images", "image", "x", "arr_0")
+IMAGE_KEYS = ("images", "image", "x", "arr_0")
 _LABEL_KEYS = ("labels", "label")
 _CHANNELS = (1, 3, 4)  # grey, red green blue, and with alpha
 
@@ -31,7 +32,7 @@ class ArrayImages(AbstractImages):
 
     def __init__(self, path: str | os.PathLike[str], resolution: int | None = None, *, labels: bool = False):
         check_resolution(resolution)
-        self.path = Path(path).absolute()
+        self.path = as_path(path).absolute()
         self.name = short_name(self.path.stem)
         self.skipped = {}
         self._pixels, found_labels = _load(self.path)
@@ -99,11 +100,11 @@ def _load(path: Path) -> tuple[np.ndarray | ArrayOnDisk, np.ndarray | None]:
         )
 
     def choose(names: list[str]) -> list[str | None]:
-        images = [key for key in _IMAGE_KEYS if key in names]
+        images = [key for key in IMAGE_KEYS if key in names]
         labels = [key for key in _LABEL_KEYS if key in names]
         if len(images) != 1 or len(labels) > 1:
             raise ValueError(
-                f"{path} holds {', '.join(names) or 'nothing'}: exactly one of {', '.join(_IMAGE_KEYS)} "
+                f"{path} holds {', '.join(names) or 'nothing'}: exactly one of {', '.join(IMAGE_KEYS)} "
                 f"is read as the pictures, at most one of {', '.join(_LABEL_KEYS)} as their labels."
             )
         return [images[0], labels[0] if labels else None]
@@ -116,10 +117,10 @@ def _load(path: Path) -> tuple[np.ndarray | ArrayOnDisk, np.ndarray | None]:
 def _channel_axis(pixels: Any, path: Path) -> int | None:
     shape, dtype = getattr(pixels, "shape", ()), getattr(pixels, "dtype", None)
     if dtype != np.uint8:
-        raise ValueError(
-            f"{path}: the pictures have dtype {dtype}; uint8 from 0 to 255 is read. "
-            "Floats in [0, 1] become it by (255 * x).round().astype('uint8')."
-        )
+        advice = "Floats in [0, 1] become it by (255 * x).round().astype('uint8')."
+        if dtype is not None and dtype.kind in "iu":
+            advice = "Whole numbers from 0 to 255 become it by x.astype('uint8')."
+        raise ValueError(f"{path}: the pictures have dtype {dtype}; uint8 from 0 to 255 is read. {advice}")
     if len(shape) not in (3, 4) or 0 in shape:
         raise ValueError(
             f"{path}: the pictures have shape {shape}; "

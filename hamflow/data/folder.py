@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import final
 
-from hamflow.data.image_files import AbstractImageFiles, is_picture
+from hamflow._paths import as_path
+from hamflow.data.image_files import AbstractImageFiles, is_picture, others
 from hamflow.data.images import refuse_special
 from hamflow.data.labels import LABEL_FILE, max_label_bytes
 from hamflow.data.pictures import MAX_FILE_BYTES, too_long, unreadable
@@ -27,10 +28,11 @@ class FolderImages(AbstractImageFiles):
         labels: bool = False,
         skip_corrupt: bool = False,
     ):
-        self.path = Path(path).absolute()
+        self.path = as_path(path).absolute()
         if not self.path.is_dir():
             raise FileNotFoundError(f"{self.path} is not a folder.")
-        names = [name for name in _files_below(self.path) if is_picture(name)]
+        found = list(_files_below(self.path))
+        names, self.passed_over = [name for name in found if is_picture(name)], others(found)
         label_path = self.path / LABEL_FILE
         label_file = None
         if labels and label_path.exists():

@@ -2,12 +2,12 @@
 
 import math
 import os
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from hamflow._paths import as_path
 from hamflow._types import Array, Float, checked
 from hamflow.data.augment import to_uint8
 
@@ -54,7 +54,7 @@ def save_png(path: str | os.PathLike[str], picture: UInt8[np.ndarray, "height wi
 
         save_png("samples.png", image_grid(samples))
     """
-    path = Path(path)
+    path = as_path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"path is {path}; a PNG is written, so let the name end in .png.")
     if not path.parent.is_dir():

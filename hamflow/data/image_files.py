@@ -8,7 +8,7 @@ and leaves the bad ones out, which is slower, and the same on every machine.
 import abc
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import final
@@ -16,7 +16,7 @@ from typing import final
 import numpy as np
 
 from hamflow.data.images import AbstractImages, check_resolution, short_name
-from hamflow.data.labels import parse_labels
+from hamflow.data.labels import LABEL_FILE, parse_labels
 from hamflow.data.pictures import (
     PICTURE_SUFFIXES,
     UnreadableImageError,
@@ -28,6 +28,7 @@ from hamflow.data.pictures import (
 
 # The header of nearly every picture is in the first of these; a photograph with a long EXIF block needs the next.
 _HEAD_BYTES = (1 << 14, 1 << 18)
+_COMPANIONS = frozenset({LABEL_FILE, "Thumbs.db", "desktop.ini"})
 _KINDS = "the folder, the zip or the array that has them"
 
 
@@ -41,6 +42,8 @@ class AbstractImageFiles(AbstractImages):
     """The zip or the folder, absolute."""
     names: tuple[str, ...]
     """The names of the pictures below `path`, with forward slashes."""
+    passed_over: tuple[str, ...]
+    """The names of files below `path` that are not read, since their suffix is no picture's."""
     sizes: dict[tuple[int, int], int]
     """How many pictures there are of each (width, height), as stored."""
 
@@ -132,8 +135,21 @@ class AbstractImageFiles(AbstractImages):
         return width
 
 
+def others(names: Iterable[str]) -> tuple[str, ...]:
+    """The names that a user may have meant as data: neither pictures, nor hidden, nor what tools leave beside them."""
+    visible = (name for name in names if not name.endswith("/") and not _is_hidden(name) and not is_picture(name))
+    return tuple(sorted(name for name in visible if _slashed(name).name not in _COMPANIONS))
+
+
+def _slashed(name: str) -> PurePosixPath:
+    """A name as a path; zips made on Windows may have backslashes in theirs."""
+    return PurePosixPath(name.replace("\\", "/"))
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in _slashed(name).parts)
+
+
 def is_picture(name: str) -> bool:
     """Whether a name below the path is a picture's; what file managers hide or leave behind is not one."""
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in PICTURE_SUFFIXES and not hidden
+    return _slashed(name).suffix.lower() in PICTURE_SUFFIXES and not _is_hidden(name)

@@ -2,6 +2,7 @@
 
 import json
 import reprlib
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,8 +42,10 @@ def parse_labels(text: bytes | None, names: Sequence[str], where: str) -> np.nda
     if not isinstance(entries, list):
         raise ValueError(f'{where}: "labels" in {LABEL_FILE} is a {type(entries).__name__}, not a list. {_REMEDY}')
     table: dict[str, int] = {}
+    names = [_same(name) for name in names]
     for entry in entries:
         name, label = _name_and_label(entry, where)
+        name = _same(name)
         if name in table:
             raise ValueError(f"{where}: {LABEL_FILE} labels {_cut(name)} twice. Leave one of the two.")
         table[name] = label
@@ -50,6 +53,11 @@ def parse_labels(text: bytes | None, names: Sequence[str], where: str) -> np.nda
     largest = max(table, key=lambda name: table[name])
     check_num_classes(table[largest] + 1, len(names), f"{where}: the label of {largest} in {LABEL_FILE}")
     return np.asarray([table[name] for name in names], np.int32)
+
+
+def _same(name: str) -> str:
+    """One spelling of a name: forward slashes, which zips made on Windows may lack, and composed letters."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/"))
 
 
 def check_num_classes(num_classes: int, num_images: int, where: str) -> None:

@@ -4,6 +4,7 @@ import os
 import zipfile
 from pathlib import Path
 
+from hamflow._paths import as_path
 from hamflow._types import checked
 from hamflow.data.arrays import ArrayImages
 from hamflow.data.folder import FolderImages
@@ -34,7 +35,7 @@ def open_images(
         source = open_images(embedded_faces(), resolution=32)
         source[0]["image"].shape  # (3, 32, 32), uint8
     """
-    path = Path(path).expanduser()
+    path = as_path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is nothing at {path.absolute()}. Give a folder, a .zip, a .npy or a .npz.")
     if path.is_dir():

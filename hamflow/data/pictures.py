@@ -16,13 +16,21 @@ a wrong byte within its pixels becomes another picture. The checksum of a zip se
 """
 
 import io
+import warnings
 import zlib
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+# Metadata that cannot be read say nothing about the pixels. The filter stands here and not around a call, since the
+# filters of warnings belong to all threads.
+warnings.filterwarnings("ignore", message="Corrupt EXIF data", category=UserWarning)
 
 PICTURE_SUFFIXES = frozenset(
-    [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".heic", ".avif"]
+    [
+        *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".dib"),
+        *(".gif", ".tif", ".tiff", ".ppm", ".pgm", ".heic", ".avif"),  # of formats that are not read
+    ]
 )
 """What counts as a picture in a folder or a zip; those of a format that is not read are refused by name."""
 
@@ -30,6 +38,16 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_FILE_BYTES = 1 << 29
 """Files above are refused unread: they hold more than 8-bit pixels of the largest picture that Pillow opens."""
 
+_ORIENTATION_TAG = 0x0112
+_TURNS = {  # of EXIF 2.32, section 4.6.4
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _MODES = frozenset(["1", "L", "LA", "P", "RGB", "RGBA"])
 _MAX_SCANS = 200  # of a JPEG: a progressive one has about ten, and each passes over the whole picture
 _BACKGROUND = (255, 255, 255, 255)
@@ -62,12 +80,25 @@ def decode_picture(data: bytes, where: str) -> Image.Image:
         )
     try:
         image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-        return rgb_picture(image)
+        return rgb_picture(_upright(image))
     except MemoryError:
         raise
     except Exception as error:  # a decoder fed with damaged bytes raises almost anything
         raise _damaged(where, error) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its orientation tag says.
+
+    Only that tag is looked at. Pillow's own function writes all tags again, and fails where another one is mistyped,
+    which is no damage of the pixels.
+    """
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    except Exception:  # metadata that cannot be read at all say nothing
+        orientation = None
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if turn is None else image.transpose(turn)
 
 
 def rgb_picture(image: Image.Image) -> Image.Image:

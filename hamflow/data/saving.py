@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from hamflow._paths import as_path
 from hamflow._types import checked
 from hamflow.data.images import AbstractImages
 from hamflow.data.labels import LABEL_FILE
@@ -44,7 +45,7 @@ def save_images(
 
         save_images(open_images("ffhq", 64), "ffhq-64x64.npz")
     """
-    path = Path(path)
+    path = as_path(path)
     check_target(path, source.resolution, overwrite=overwrite)
     path = path.resolve()  # a link stays, and the file it leads to is written
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

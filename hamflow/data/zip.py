@@ -7,8 +7,9 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import Any, final
 
+from hamflow._paths import as_path
 from hamflow.data.array_files import refuse_packing
-from hamflow.data.image_files import AbstractImageFiles, is_picture
+from hamflow.data.image_files import AbstractImageFiles, is_picture, others
 from hamflow.data.images import refuse_special
 from hamflow.data.labels import LABEL_FILE, max_label_bytes
 from hamflow.data.pictures import MAX_FILE_BYTES, too_long, unreadable
@@ -31,7 +32,7 @@ class ZipImages(AbstractImageFiles):
         labels: bool = False,
         skip_corrupt: bool = False,
     ):
-        self.path = Path(path).absolute()
+        self.path = as_path(path).absolute()
         self._open()
         members: set[str] = set()
         for member in self._archive.infolist():
@@ -40,6 +41,7 @@ class ZipImages(AbstractImageFiles):
                 raise ValueError(f"{member.filename} is in {self.path} twice. Pack the zip again with one of the two.")
             members.add(member.filename)
         names = [name for name in members if is_picture(name) and not name.endswith("/")]
+        self.passed_over = others(members)
         label_file = None
         for name in sorted(members.difference(names)):
             # The name stands at the bytes too, and is compared: a wrong letter must not make a picture something else.

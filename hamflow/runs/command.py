@@ -10,6 +10,8 @@ from typing import Any
 import tyro
 
 from .. import training
+from .._errors import ArgumentError
+from .._paths import as_path
 from .options import Options
 from .recipe import AbstractRecipe
 from .settings import recipe_of
@@ -44,7 +46,8 @@ def command_line(
         with training.exit_on_interrupt("Stopped before the training began: nothing was lost."):
             return train(*parse(recipe, description, arguments, words), words=words)
     except (ValueError, OSError) as error:
-        sys.exit(f"{type(error).__name__}: {training.in_flags(str(error), recipe.FLAGS)}")
+        kind = ValueError if isinstance(error, ArgumentError) else type(error)
+        sys.exit(f"{kind.__name__}: {training.in_flags(str(error), recipe.FLAGS)}")
 
 
 def parse(
@@ -58,7 +61,7 @@ def parse(
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--resume", nargs="?")
     run = finder.parse_known_args(arguments)[0].resume
-    default = recipe if run is None else recipe_of(Path(run), recipe)
+    default = recipe if run is None else recipe_of(as_path(run), recipe)
     kind = type(recipe)
     fields = [("recipe", kind, default), ("command", Options, Options())]
     both = dataclasses.make_dataclass(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import training
+from .._paths import as_path
 from .._types import PyTree
 from ..serialization import load, save
 from .averages import average_of_width
@@ -47,9 +48,9 @@ def export(
         FileExistsError: `out` is there, and not to be replaced.
         ValueError: a damaged checkpoint; arguments that do not fit; a run of another model than its first.
     """
-    run = Path(run)
+    run = as_path(run)
     training.read_config(run)
-    out = run / "model.safetensors" if out is None else Path(out)
+    out = run / "model.safetensors" if out is None else as_path(out)
     if out.suffix != ".safetensors":
         raise ValueError(f"{out} must be called .safetensors, by which the commands know it")
     if out.exists() and not replace:

@@ -95,6 +95,9 @@ class PicturesTask(AbstractTask):
         if source.skipped:
             names = sorted(source.skipped)
             say(f"skipped {count(len(names), 'picture')}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}")
+        if others := getattr(source, "passed_over", ()):
+            some = f"{', '.join(others[:5])}{', ...' if len(others) > 5 else ''}"
+            say(f"passed over {count(len(others), 'file')} whose suffix is no picture's: {some}")
         self.num_classes = source.num_classes
         self.identity = {"number": len(source), "fingerprint": data.fingerprint(source)}
         self._held_out = None

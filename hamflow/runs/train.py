@@ -15,6 +15,7 @@ import jax
 import jax.random as jr
 
 from .. import training
+from .._paths import as_path
 from .averages import write_averages
 from .endings import before_skipped, exit_nonfinite, exit_unreadable, save_before_raising
 from .events import Every
@@ -45,7 +46,13 @@ def train(recipe: AbstractRecipe, options: Options | None = None, *, words: Sequ
             loss is not finite, or an example cannot be read.
     """
     with contextlib.ExitStack() as held:  # the lock of the run folder is let go of at the end
-        return _train(recipe, options or Options(), tuple(words), held)
+        return _train(_with_homes(recipe), _with_homes(options or Options()), tuple(words), held)
+
+
+def _with_homes(settings: Any) -> Any:
+    """Settings whose paths begin with the home folder where `~` stood."""
+    paths = {name: as_path(value) for name, value in vars(settings).items() if isinstance(value, Path)}
+    return dataclasses.replace(settings, **paths)
 
 
 def _train(recipe: AbstractRecipe, options: Options, words: tuple[str, ...], held: contextlib.ExitStack) -> Path | None:
@@ -108,7 +115,7 @@ def _train(recipe: AbstractRecipe, options: Options, words: tuple[str, ...], hel
     if folder is None:
         name = f"{task.name}-batch{recipe.batch}-seed{recipe.seed}"
         folder = training.from_first_process(lambda: str(training.make_run_folder(options.outdir, name, settings)))
-    folder = Path(folder)
+    folder = as_path(folder)
 
     def command(*arguments: str) -> str:
         return training.resume_command(folder, *arguments, words=words)

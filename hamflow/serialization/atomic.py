@@ -6,6 +6,8 @@ import pathlib
 import stat
 import uuid
 
+from hamflow._paths import as_path
+
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     """Write a whole file or nothing: to a hidden name beside it, to the disk, then renamed into place.
@@ -14,7 +16,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
     full disk), with the path and what to do; whatever stood there before is still there then. A link stays: the file
     it leads to is written. A device or a pipe is refused with `OSError`, since a rename would put a file in its place.
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
     if path.is_symlink():
         path = pathlib.Path(os.path.realpath(path))
     if path.is_dir():

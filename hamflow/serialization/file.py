@@ -17,6 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from hamflow._paths import as_path
 from hamflow._types import checked
 from hamflow.serialization.atomic import refuse_special, write_atomically
 from hamflow.serialization.names import Refusal
@@ -78,7 +79,7 @@ def load(path: str | os.PathLike, *, trust: Sequence[str] = ()) -> Any:
     """
     if isinstance(trust, str):
         raise TypeError(f"trust is the string {trust!r}: give a sequence of names, trust=({trust!r},).")
-    path = pathlib.Path(path)
+    path = as_path(path)
     structure, tensors = _open(_read(path), path)
     try:
         tree = decode(json.loads(structure), "object", tensors, tuple(trust))

@@ -23,7 +23,14 @@ _FUNCTION_MODULES = (
 )
 _LIBRARIES = ("jax", "jaxlib", "numpy", "equinox", "hamflow")
 _FILE_FUNCTIONS = ("load", "fromfile", "save", "savez")  # of jax.numpy
-_FILE_ROOMS = tuple(f"hamflow.{room}" for room in ("serialization", "data", "training", "metrics", "plotting", "cli"))
+# The rooms of hamflow whose functions a model may hold: mathematics. A room that is not listed is not accepted.
+_FUNCTION_ROOMS = tuple(
+    f"hamflow.{room}"
+    for room in (
+        *("couplings", "domains", "energies", "integrators", "kinetics", "networks", "objectives", "potentials"),
+        *("predictors", "priors", "propagators", "schedules", "state", "system"),
+    )
+)
 
 
 class Refusal(Exception):
@@ -70,7 +77,7 @@ def find_class(name: str, where: str, trust: Sequence[str]) -> Any:
 
 
 def find_function(name: str, where: str, trust: Sequence[str]) -> Any:
-    """A function or scalar type to refer to: mathematical, of hamflow's rooms that open no files, or trusted."""
+    """A function or scalar type to refer to: mathematical, of hamflow's rooms that hold nothing else, or trusted."""
     module = name.partition(":")[0]
     root = module.partition(".")[0]
     if module != "numpy" and not _within(module, ("hamflow", *_FUNCTION_MODULES, *trust)):
@@ -92,7 +99,7 @@ def _accepted(name: str, found: Any, trust: Sequence[str]) -> bool:
         return False
     if module in _FUNCTION_MODULES:
         return qualname not in _FILE_FUNCTIONS
-    return _within(home, trust) or (_within(home, ("hamflow",)) and not _within(home, _FILE_ROOMS))
+    return _within(home, trust) or _within(home, _FUNCTION_ROOMS)
 
 
 def _is_scalar_type(cls: type) -> bool:

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hamflow._paths import as_path
 from hamflow._types import Array, Key, PyTree, checked
 from hamflow.serialization import write_atomically
 from hamflow.training.gradient import grouped
@@ -41,7 +42,7 @@ def save_bundle(folder: str | os.PathLike, error: NonFiniteLoss, model: PyTree, 
     processes each writes its rows of the batch, to `nonfinite-12/process-3/`; a model that is spread over them is left
     out. Raises `OSError` with the path if it cannot be written.
     """
-    place = pathlib.Path(folder) / f"nonfinite-{error.step}"
+    place = as_path(folder) / f"nonfinite-{error.step}"
     if jax.process_count() > 1:
         place = place / f"process-{jax.process_index()}"
     try:
@@ -74,7 +75,7 @@ def read_bundle(bundle: str | os.PathLike) -> dict[str, Any]:
 
     Raises `FileNotFoundError` or `ValueError` if there is no whole bundle.
     """
-    place = pathlib.Path(bundle)
+    place = as_path(bundle)
     try:
         about = json.loads((place / "bundle.json").read_bytes())
         if about["format"] != FORMAT:
@@ -121,7 +122,7 @@ def replay(
     if batch is None:
         raise ValueError(f"{bundle} has no batch: give batch=, that of the indices {about['batch_indices']}.")
     loss = loss if rows_together is None else grouped(loss, rows_together)
-    if (path := pathlib.Path(bundle) / "model.npz").exists():
+    if (path := as_path(bundle) / "model.npz").exists():
         model = _replace(model, _arrays(path), bundle)
     return find_origin(loss, model, batch, jax.random.fold_in(about["key"], about["step"]), trainable=trainable)
 

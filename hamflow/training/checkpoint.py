@@ -10,7 +10,6 @@ not notice a flipped byte, so a list of the sha256 of all files is added to each
 
 import math
 import os
-import pathlib
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from hamflow._paths import as_path
 from hamflow._types import Array, Key, checked
 from hamflow.training.checksums import find_damage, write_checksums
 from hamflow.training.keeping import preservation_policy, saved_metrics
@@ -72,7 +72,7 @@ class Checkpoints:
         if keep_best < 0:
             raise ValueError(f"keep_best is {keep_best}: it must be 0 or more.")
         silence_orbax()
-        self.folder = pathlib.Path(folder).absolute()
+        self.folder = as_path(folder).absolute()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except PermissionError:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import jax
 
+from hamflow._paths import as_path
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -51,7 +53,7 @@ def lock_run(folder: str | os.PathLike) -> Iterator[None]:
     `NotADirectoryError` if there is no such folder, and `PermissionError` or another `OSError` if nothing may be
     written there.
     """
-    folder = pathlib.Path(folder)
+    folder = as_path(folder)
     if jax.process_index() != 0:
         yield
         return

@@ -1,13 +1,13 @@
 """A trace of a few steps: what the device does, and what it waits for."""
 
 import os
-import pathlib
 import re
 from types import TracebackType
 from typing import final
 
 import jax
 
+from hamflow._paths import as_path
 from hamflow._types import PyTree, checked
 
 
@@ -34,7 +34,7 @@ class Profile:
 
     @checked
     def __init__(self, folder: str | os.PathLike, steps: str | None):
-        self.folder = pathlib.Path(folder)
+        self.folder = as_path(folder)
         self._first, self._end = check_profile_steps(steps) or (None, None)
         self._num_steps, self._tracing, self._num_traced = 0, False, 0
 

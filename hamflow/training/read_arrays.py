@@ -7,6 +7,7 @@ import time
 import numpy as np
 import orbax.checkpoint as ocp
 
+from hamflow._paths import as_path
 from hamflow._types import checked
 from hamflow.training.checkpoint import CorruptCheckpoint
 from hamflow.training.checksums import find_damage
@@ -25,7 +26,7 @@ def read_arrays(folder: str | os.PathLike, prefix: str = "", *, step: int | None
     Raises `FileNotFoundError` if there is no such checkpoint (any more), `CorruptCheckpoint` if a file of it is
     damaged, and `ValueError` if no array has such a name.
     """
-    folder = pathlib.Path(folder).absolute()
+    folder = as_path(folder).absolute()
     silence_orbax()
     for _ in range(_ATTEMPTS):
         steps = _steps(folder)

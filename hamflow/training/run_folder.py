@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from hamflow._paths import as_path
 from hamflow._types import checked
 from hamflow.serialization import write_atomically
 
@@ -46,7 +47,7 @@ def make_run_folder(outdir: str | os.PathLike, name: str, config: Any) -> pathli
     Raises `NotADirectoryError`, `PermissionError` or another `OSError` (a full disk), naming `outdir`, before anything
     was computed.
     """
-    outdir = pathlib.Path(outdir)
+    outdir = as_path(outdir)
     name = re.sub(r"[^\w.-]+", "-", name).strip("-")
     content = _to_json(config)
     with _named(outdir):
@@ -66,7 +67,7 @@ def make_run_folder(outdir: str | os.PathLike, name: str, config: Any) -> pathli
 def check_outdir(outdir: str | os.PathLike) -> None:
     """Raise what `make_run_folder` would raise if nothing can be made in `outdir`, and leave nothing there."""
     with _named(outdir):
-        place = pathlib.Path(outdir).absolute()
+        place = as_path(outdir).absolute()
         while not _is_there(place):
             place = place.parent
         with tempfile.TemporaryDirectory(dir=place):  # only trying tells: permissions, a read-only disk, /proc
@@ -98,7 +99,7 @@ def read_config(folder: str | os.PathLike) -> dict[str, Any]:
 
     Raises `FileNotFoundError` or `ValueError` if the folder is none of a run.
     """
-    path = pathlib.Path(folder) / "config.json"
+    path = as_path(folder) / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -142,7 +143,7 @@ def update_config(folder: str | os.PathLike, config: Any, step: int) -> None:
 
     Those before are kept as `config-until-<step>.json`. Raises `OSError` with the path if that cannot be written.
     """
-    path, content = pathlib.Path(folder) / "config.json", _to_json(config)
+    path, content = as_path(folder) / "config.json", _to_json(config)
     before = path.read_bytes()
     if content != before:
         until = path.with_name(f"config-until-{step}.json")

@@ -4,10 +4,10 @@ import contextlib
 import json
 import math
 import os
-import pathlib
 from types import TracebackType
 from typing import Any
 
+from hamflow._paths import as_path
 from hamflow._types import checked
 from hamflow.serialization import write_atomically
 
@@ -26,7 +26,7 @@ class StatsLog:
 
     @checked
     def __init__(self, path: str | os.PathLike, *, first_step: int = 0):
-        self.path = pathlib.Path(path)
+        self.path = as_path(path)
         self.num_damaged = 0
         if self.path.exists():
             lines = self.path.read_bytes().decode("utf-8", "replace").split("\n")
@@ -70,7 +70,7 @@ def read_stats(path: str | os.PathLike) -> list[dict[str, Any]]:
 
     Raises `ValueError` with the file and the line for one that is no record of a step.
     """
-    lines = pathlib.Path(path).read_bytes().decode("utf-8", "replace").split("\n")[:-1]
+    lines = as_path(path).read_bytes().decode("utf-8", "replace").split("\n")[:-1]
     records = []
     for number, line in enumerate(lines, start=1):
         record = _record(line)

@@ -2,7 +2,6 @@
 
 import numbers
 import os
-import pathlib
 import time
 import uuid
 from types import TracebackType
@@ -11,6 +10,7 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import UInt8
 
+from hamflow._paths import as_path
 from hamflow._types import checked
 
 
@@ -43,7 +43,7 @@ class TensorBoardWriter:
             from tensorboardX.summary import image  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError as error:
             raise ImportError(f"TensorBoardWriter needs {error.name}: pip install 'hamflow[tensorboard]'.") from None
-        self.folder = pathlib.Path(folder)
+        self.folder = as_path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._event, self._summary, self._image = Event, Summary, image
         self._flush_seconds, self._flushed = flush_seconds, time.monotonic()

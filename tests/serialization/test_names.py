@@ -1,12 +1,15 @@
 """Which classes and functions a file may name."""
 
+import importlib
+import pkgutil
 import sys
+import types
 
 import equinox as eqx
 import pytest
 from saved_objects import Holder, Shift, cubed, write_with
 
-from hamflow.serialization import load, save
+from hamflow.serialization import load, names, save
 
 
 def test_a_users_function_needs_trust(path):
@@ -80,3 +83,31 @@ def test_trust_does_not_reach_what_a_module_merely_imported(path):
     write_with(path, {"function": f"{__name__}:save"})
     with pytest.raises(ValueError, match="not accepted"):
         load(path, trust=(__name__,))
+
+
+def every_room():
+    import hamflow
+
+    return sorted(module.name for module in pkgutil.iter_modules(hamflow.__path__))
+
+
+def test_a_room_is_accepted_only_if_it_is_listed():
+    """Rooms that are made later are refused until somebody looks at them."""
+    rooms = {room.split(".")[1] for room in names._FUNCTION_ROOMS}
+    assert rooms <= set(every_room())
+    for room in every_room():
+        module = importlib.import_module(f"hamflow.{room}")
+        for key, function in vars(module).items():
+            if isinstance(function, types.FunctionType) and function.__module__.startswith("hamflow"):
+                home = function.__module__.split(".")[1]
+                accepted = names._accepted(f"hamflow.{room}:{key}", function, ())
+                assert accepted == (home in rooms), (room, key, home)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["hamflow.runs.export:export", "hamflow._lookup:look_up", "hamflow.serialization.file:save", "hamflow.cli:main"],
+)
+def test_functions_that_do_something_are_refused(name):
+    with pytest.raises(names.Refusal, match=r"not accepted|cannot be found"):
+        names.find_function(name, "here", ())

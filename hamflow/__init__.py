@@ -63,6 +63,7 @@ from .priors import (
 )
 from .couplings import (
     AbstractAffineCoupling as AbstractAffineCoupling,
+    AbstractConditionalCoupling as AbstractConditionalCoupling,
     AbstractCoupling as AbstractCoupling,
     CondOTCoupling as CondOTCoupling,
     GibbsCoupling as GibbsCoupling,

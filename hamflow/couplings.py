@@ -12,7 +12,7 @@ Two more lead to draws of the prior that depend on the data: `MinibatchOTCouplin
 
 import abc
 import math
-from typing import final
+from typing import Any, final
 
 import equinox as eqx
 import jax
@@ -52,6 +52,26 @@ class AbstractCoupling(AbstractModule):
     @abc.abstractmethod
     def require_system(self, system: AbstractSystem) -> None:
         """Raise a `ValueError` that says what to do if momenta for this system cannot be drawn."""
+
+
+class AbstractConditionalCoupling(AbstractCoupling):
+    """A coupling whose momenta depend on more than a row's own datum, so that it must be told the conditions.
+
+    Generation draws x_T from the prior whatever the condition. So x_T given the condition must have the distribution of
+    the prior, and a coupling that pairs rows of several classes breaks that: samples of a class come out wrong.
+    """
+
+    @abc.abstractmethod
+    def sample_given(
+        self,
+        condition: Any,
+        key: PRNGKeyArray,
+        data: Float[Array, "batch *event"],
+        system: AbstractSystem,
+        prior: Prior,
+        horizon: float | Array,
+    ) -> PhaseState:
+        """First states of a batch as `sample` draws them, with one condition a row, or None."""
 
 
 class AbstractAffineCoupling(AbstractCoupling):

@@ -30,7 +30,7 @@ from . import _linear as linear
 from ._parameters import as_parameter, as_time, is_concrete, require
 from ._times import elapsed, require_resolved
 from ._types import Array, Float, PRNGKeyArray, ScalarLike, checked
-from .couplings import AbstractAffineCoupling, AbstractCoupling
+from .couplings import AbstractAffineCoupling, AbstractConditionalCoupling, AbstractCoupling
 from .domains import Euclidean
 from .integrators.base import AbstractIntegrator
 from .integrators.guards import require_finite
@@ -198,6 +198,8 @@ class Flow(eqx.Module):
         key: PRNGKeyArray,
         data: Float[Array | np.ndarray, "batch *event"],
         t: Float[Array | np.ndarray, "batch"],
+        *,
+        condition: Any = None,
     ) -> PhaseState:
         """Draw the first momenta from the coupling and evolve each example to its time.
 
@@ -205,6 +207,8 @@ class Flow(eqx.Module):
             key: a jax key.
             data: floating, of shape `(batch, *event)`; it decides the dtype of the states.
             t: one time an example, of shape `(batch,)`.
+            condition: None, or one condition a row, for a coupling that looks at more than the row itself: a
+                `MinibatchOTCoupling` pairs rows of one label.
 
         Returns:
             A batch of phase states at `t`.
@@ -214,7 +218,11 @@ class Flow(eqx.Module):
             RuntimeError: a datum outside the domain.
         """
         data = jnp.asarray(data)
-        first = self.coupling.sample(key, data, self.system, self.prior, self.horizon)
+        rest = (key, data, self.system, self.prior, self.horizon)
+        if condition is not None and isinstance(self.coupling, AbstractConditionalCoupling):
+            first = self.coupling.sample_given(condition, *rest)
+        else:
+            first = self.coupling.sample(*rest)
         if jnp.shape(first.position) != data.shape:
             raise ValueError(
                 f"{type(self.coupling).__name__}.sample returned positions of shape {jnp.shape(first.position)} for "

@@ -13,15 +13,16 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 
+from ._errors import ArgumentError
 from ._types import Array, Float, PRNGKeyArray, checked
-from .couplings import AbstractCoupling, draw_ends, require_every_velocity, start_towards
+from .couplings import AbstractConditionalCoupling, draw_ends, require_every_velocity, start_towards
 from .priors import Prior
 from .state import PhaseState
 from .system import AbstractSystem
 
 
 @final
-class MinibatchOTCoupling(AbstractCoupling):
+class MinibatchOTCoupling(AbstractConditionalCoupling):
     """v_0 = (x_T - x_0) / horizon, with each x_T ~ prior given to a datum of its batch by the cost |x_0 - x_T|^2.
 
     `CondOTCoupling` with the noise of the batch in another order; the data stay where they are. x_T depends on x_0, so
@@ -37,6 +38,9 @@ class MinibatchOTCoupling(AbstractCoupling):
       the law of the prior on average and not batch by batch. The key is split in two, one for the draws of the prior
       (as in `CondOTCoupling`) and one for the rows. Small epsilon is `exact`, large epsilon `CondOTCoupling`;
       iterations grow as 1 / epsilon.
+
+    With class labels (`velocity_matching_loss(condition=...)`) only rows of one label are paired, since x_T given the
+    label must have the distribution of the prior, from which generation starts. A condition of another kind is refused.
 
     The larger the batch, the straighter the paths. In many dimensions all pairs cost about the same: little is won
     there, and `entropic` wins anything only where epsilon is as small as costs differ, about 1 / sqrt(size).
@@ -84,20 +88,33 @@ class MinibatchOTCoupling(AbstractCoupling):
         prior: Prior,
         horizon: float | Array,
     ) -> PhaseState:
+        return self.sample_given(None, key, data, system, prior, horizon)
+
+    def sample_given(
+        self,
+        condition: Any,
+        key: PRNGKeyArray,
+        data: Float[Array, "batch *event"],
+        system: AbstractSystem,
+        prior: Prior,
+        horizon: float | Array,
+    ) -> PhaseState:
+        labels = None if condition is None else _as_labels(condition)
         key_draws, key_pairs = (key, key) if self.epsilon is None else jr.split(key)
         ends = draw_ends(key_draws, data, prior)
-        return start_towards(ends[self._matched(key_pairs, data, ends)], data, system, horizon)
+        return start_towards(ends[self._matched(key_pairs, data, ends, labels)], data, system, horizon)
 
     def require_system(self, system: AbstractSystem) -> None:
         require_every_velocity(system, type(self).__name__)
 
-    def _matched(self, key: PRNGKeyArray, data: Array, ends: Array) -> Array:
+    def _matched(self, key: PRNGKeyArray, data: Array, ends: Array, labels: Array | None) -> Array:
         """For each row of data the row of `ends` that it is paired with."""
         batch = data.shape[0]
         if batch < 2:
             return jnp.arange(batch)
         # Half precision cannot tell costs apart, and optax wants jax's default float.
         x, y = (jax.lax.stop_gradient(rows).reshape(batch, -1).astype(float) for rows in (data, ends))
+        labels = jnp.zeros(batch, jnp.int32) if labels is None else labels
         number = -(-batch // self.block_size)
         size, larger = divmod(batch, number)  # the first blocks have one row more
         keys, found, start = jr.split(key, number), [], 0
@@ -106,18 +123,38 @@ class MinibatchOTCoupling(AbstractCoupling):
                 continue
             stop = start + count * rows
             blocks = (part[start:stop].reshape(count, rows, -1) for part in (x, y))
-            order = jax.lax.map(self._match, (keys[:count], *blocks))
+            order = jax.lax.map(self._match, (keys[:count], *blocks, labels[start:stop].reshape(count, rows)))
             found.append((start + rows * jnp.arange(count)[:, None] + order).reshape(-1))
             keys, start = keys[count:], stop
         return jnp.concatenate(found)
 
-    def _match(self, block: tuple[PRNGKeyArray, Array, Array]) -> Array:
-        """The same for one block: a key, and `(rows, size)` each of data and ends."""
-        key, x, y = block
+    def _match(self, block: tuple[PRNGKeyArray, Array, Array, Array]) -> Array:
+        """The same for one block: a key, `(rows, size)` each of data and ends, and the labels of the rows.
+
+        An end belongs to the class of the row that it was drawn for. A pair of two classes costs more than all pairs of
+        one class can, so there is none.
+        """
+        key, x, y, labels = block
         cost = _relative_cost(x, y)
+        apart = labels[:, None] != labels[None, :]
+        cost = jnp.where(apart, len(cost) * (1.0 + jnp.max(cost) - jnp.min(cost)), cost)
         if self.epsilon is None:
             return _assignment(cost)
-        return jr.categorical(key, _log_plan(cost, self.epsilon), axis=1)
+        return jr.categorical(key, jnp.where(apart, -jnp.inf, _log_plan(cost, self.epsilon)), axis=1)
+
+
+def _as_labels(condition: Any) -> Array:
+    """Class labels, one a row; what cannot be paired is refused."""
+    leaves = jax.tree.leaves(condition)
+    if len(leaves) != 1 or jnp.ndim(leaves[0]) != 1 or not jnp.issubdtype(jnp.asarray(leaves[0]).dtype, jnp.integer):
+        kinds = ", ".join(f"{jnp.asarray(leaf).dtype}{list(jnp.shape(leaf))}" for leaf in leaves)
+        raise ArgumentError(
+            f"condition is {kinds}, and MinibatchOTCoupling pairs rows of one class label, an integer a row: rows with "
+            "conditions of their own cannot be paired without changing what a condition generates. Use CondOTCoupling "
+            "for them, or labels",
+            argument="condition",
+        )
+    return jnp.asarray(leaves[0])
 
 
 def _relative_cost(x: Array, y: Array) -> Array:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from . import _linear as linear
 from ._types import Array, Float, PRNGKeyArray, ScalarLike
-from .couplings import AbstractAffineCoupling, AbstractCoupling
+from .couplings import AbstractAffineCoupling, AbstractConditionalCoupling, AbstractCoupling
 from .domains import AbstractDomain
 from .priors import NormalPrior, Prior, ScaledPrior
 from .propagators import AbstractLinearPropagator, AbstractPropagator
@@ -109,7 +109,7 @@ class RescheduledLinearMotion(AbstractLinearPropagator):
 
 
 @final
-class RescheduledCoupling(AbstractAffineCoupling):
+class RescheduledCoupling(AbstractAffineCoupling, AbstractConditionalCoupling):
     """The first states of the flow that was rescheduled: that of its coupling, in its own system, horizon and prior."""
 
     coupling: AbstractCoupling
@@ -126,6 +126,19 @@ class RescheduledCoupling(AbstractAffineCoupling):
         horizon: float | Array,
     ) -> PhaseState:
         return self.coupling.sample(key, data, *_before(system, prior, horizon))
+
+    def sample_given(
+        self,
+        condition: Any,
+        key: PRNGKeyArray,
+        data: Float[Array, "batch *event"],
+        system: AbstractSystem,
+        prior: Prior,
+        horizon: float | Array,
+    ) -> PhaseState:
+        if not isinstance(self.coupling, AbstractConditionalCoupling):
+            return self.sample(key, data, system, prior, horizon)
+        return self.coupling.sample_given(condition, key, data, *_before(system, prior, horizon))
 
     def require_system(self, system: AbstractSystem) -> None:
         if not isinstance(system, RescheduledSystem):

@@ -67,7 +67,7 @@ def velocity_matching_loss(
     key_time, key_state, key_predictor = jr.split(key, 3)
     law = LogNormalNoise(data_std=deviation_of(predictor)) if time_law is None else time_law
     t = law.sample(key_time, flow, data.shape[:1], data.dtype)
-    state = flow.sample_state(key_state, data, t)
+    state = flow.sample_state(key_state, data, t, condition=condition)
     target = jax.vmap(flow.velocity)(state, t)
     t, position, target = jax.lax.stop_gradient((t, state.position, target))
     unit_error: Any = getattr(predictor, "unit_error", None) if weight is None else None

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._factorisations import cholesky, in_single, solve_lower
 from .._parameters import as_parameter, require
 from .._types import Array, Float, ScalarLike, checked
 from ..conversions import data_and_noise
@@ -57,6 +58,9 @@ class Guided(eqx.Module):
         return weak + jnp.asarray(self.scale, x.dtype) * (strong - weak)
 
 
+_LEFT = 3e-3  # of the data: below, single precision cannot divide by a
+
+
 @final
 class EnergyGuided(eqx.Module):
     """A potential added while sampling: data are drawn from about p(x_0) exp(-E(x_0)), without training for E.
@@ -65,7 +69,7 @@ class EnergyGuided(eqx.Module):
     through the predictor. It is exact where E is linear in x_0 and x_0 Gaussian given x_t with a spread that does not
     depend on x_t, and else a guess that is good late on the way (Chung et al. 2023). With `data_std` the energy is told
     how far x_0 may be from D, and can be as soft as that (Song et al. 2023): `painted` is then exact for Gaussian data
-    with independent coordinates of that deviation.
+    with independent coordinates of that deviation, whatever is measured linearly of them.
 
     Args:
         predictor: `predictor(t, x, condition, key) -> velocity` on one example.
@@ -106,6 +110,21 @@ class EnergyGuided(eqx.Module):
 
     def __call__(self, t: ScalarLike, x: Float[Array, "*event"], condition: Any = None, key: Any = None) -> Array:
         t = jnp.asarray(t, x.dtype)
+        a_dot = jnp.asarray(self.flow.coefficient_operators(t, x.shape)[2].value, x.dtype)
+        a, _ = plain_coefficients(self.flow, t, x)
+        # Where no data are left (a = 0) both W b / a and the gradient through the denoiser have a limit as a product
+        # only. It is smooth in time, so it is taken a moment earlier, at the same x, where a is _LEFT again.
+        gone = jnp.any(jnp.abs(a) < _LEFT)
+        moment = jnp.max(_LEFT / jnp.where(a_dot == 0.0, jnp.ones_like(a_dot), jnp.abs(a_dot)))
+
+        def earlier() -> tuple[Array, Array]:
+            return self.predictor(t, x, condition, key), self._pull(t - jnp.minimum(moment, t), x, condition, key)[1]
+
+        velocity, pull = jax.lax.cond(gone, earlier, lambda: self._pull(t, x, condition, key))
+        return velocity + pull
+
+    def _pull(self, t: Array, x: Array, condition: Any, key: Any) -> tuple[Array, Array]:
+        """V and (W b / a) grad E(D(x)) at a time where data are left."""
         a, b = plain_coefficients(self.flow, t, x)
         spread = ()
         if self.data_std is not None:
@@ -126,8 +145,7 @@ class EnergyGuided(eqx.Module):
         slope, velocity = jax.grad(energy, has_aux=True)(x)
         _, _, a_dot, b_dot = self.flow.coefficient_operators(t, x.shape)
         w = a * jnp.asarray(b_dot.value, x.dtype) - jnp.asarray(a_dot.value, x.dtype) * b
-        seen = a > 1e-5 * b  # where no data are left, nothing steers
-        return velocity + jnp.where(seen, w * b / jnp.where(seen, a, jnp.ones_like(a)), jnp.zeros_like(a)) * slope
+        return velocity, w * b / jnp.where(a == 0.0, jnp.ones_like(a), a) * slope
 
 
 @checked
@@ -140,8 +158,9 @@ def painted(
 ) -> Callable[..., Array]:
     """The energy of a picture that is known in part: |mask (A x - known)|^2 / (2 std^2), for `EnergyGuided`.
 
-    Told a variance of x, as `EnergyGuided(..., data_std=...)` does, it has std^2 + Var(A x) in the place of std^2: the
-    sum of A_ij^2 variance_j, for independent coordinates.
+    Told a variance of x, as `EnergyGuided(..., data_std=...)` does, it is r^T (std^2 + M A diag(variance) A^T M)^-1 r
+    over 2, with r = M (A x - known) and M the mask: the rows of A may overlap. A is the derivative of `measure` at 0.
+    Beyond 1,024 measured numbers the rows count as if they did not overlap, which is exact only where they do not.
 
     With A the identity it fills in what the mask leaves out; with A a mean over blocks it makes a picture larger.
 
@@ -174,14 +193,35 @@ def painted(
 
     def energy(x: Array, variance: Array | None = None) -> Array:
         seen = x if measure is None else measure(x)
+        residual = mask * (seen - known)
         if jnp.shape(seen) != known.shape:
             raise ValueError(f"known has shape {known.shape}, but what is measured of an example has {jnp.shape(seen)}")
-        spread = std**2
-        if variance is not None:
-            spread = spread + (variance if measure is None else _measured_variance(measure, x, variance))
-        return jnp.sum((mask * (seen - known)) ** 2 / (2.0 * spread))
+        if measure is None or variance is None or known.size > _MOST_ROWS:
+            spread = std**2
+            if variance is not None:
+                spread = spread + (variance if measure is None else _measured_variance(measure, x, variance))
+            return jnp.sum(residual**2 / (2.0 * spread))
+        rows = mask.reshape(-1, 1) * _rows_of(measure, x)
+        covariance = (rows * jnp.broadcast_to(variance, x.shape).reshape(1, -1)) @ rows.T
+        lower = in_single(cholesky, covariance + std**2 * jnp.eye(known.size, dtype=covariance.dtype))
+        return 0.5 * jnp.sum(in_single(solve_lower, lower, residual.reshape(-1)) ** 2)
 
     return energy
+
+
+_MOST_ROWS = 1024  # of A, whose covariance is factored
+
+
+def _rows_of(measure: Callable[..., Any], like: Array) -> Array:
+    """A of a linear measure, `(measured, size)`: a constant, so a batch shares what is made of it."""
+    zero = jnp.zeros(like.shape, like.dtype)
+    seen, pull = jax.vjp(measure, zero)
+
+    def one(i: Array) -> Array:
+        (row,) = pull(jax.nn.one_hot(i, seen.size, dtype=seen.dtype).reshape(seen.shape))
+        return row.reshape(-1)
+
+    return jax.lax.map(one, jnp.arange(seen.size), batch_size=64)
 
 
 def _is_boolean(mask: Any) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._parameters import is_concrete
 from .._types import Array, Float, PRNGKeyArray, checked
-from ..couplings import AbstractCoupling, require_every_velocity, start_towards
+from ..couplings import AbstractConditionalCoupling, require_every_velocity, start_towards
 from ..domains import Euclidean
 from ..flow import Flow
 from ..priors import Prior
@@ -22,7 +22,7 @@ from .likelihood import steps_of
 
 
 @final
-class ReflowCoupling(AbstractCoupling):
+class ReflowCoupling(AbstractConditionalCoupling):
     """v_0 = (x_T - x_0) / horizon, with x_T where the probability flow of a trained predictor carries x_0.
 
     Rectified flow (Liu et al. 2022): paths of one velocity field never cross, so neither do these pairs as a map, and
@@ -36,8 +36,8 @@ class ReflowCoupling(AbstractCoupling):
       its data well, train on its own samples, whose x_T is a draw of the prior to solver error:
       `data = hf.generate(predictor, flow, key, shape)` with many steps (`generate(..., start=...)` where the x_T are
       to be known). `encode` finds those x_T again.
-    - A coupling is not told a condition, so the predictor is called with none. Of a conditional predictor make one
-      with the condition inside, and a coupling for each condition.
+    - With conditions (`velocity_matching_loss(condition=...)`) the predictor is called with that of the row, so that
+      x_T given the condition has the distribution of the prior; without them it is called with none.
     - The trained predictor is a part of the new flow, saved with it. No gradient reaches it, but an optimiser that is
       given all arrays would let them decay: `Preconditioned.trainable` leaves them out.
 
@@ -87,11 +87,22 @@ class ReflowCoupling(AbstractCoupling):
         prior: Prior,
         horizon: float | Array,
     ) -> PhaseState:
+        return self.sample_given(None, key, data, system, prior, horizon)
+
+    def sample_given(
+        self,
+        condition: Any,
+        key: PRNGKeyArray,
+        data: Float[Array, "batch *event"],
+        system: AbstractSystem,
+        prior: Prior,
+        horizon: float | Array,
+    ) -> PhaseState:
         self._require_prior(prior)
         arrays, rest = eqx.partition((self.predictor, self.flow, data), eqx.is_inexact_array)
         predictor, flow, start = eqx.combine(jax.lax.stop_gradient(arrays), rest)
         options: dict[str, Any] = {"num_steps": self.num_steps, "solver": self.solver, "tolerance": self.tolerance}
-        return start_towards(encode(predictor, flow, start, **options), data, system, horizon)
+        return start_towards(encode(predictor, flow, start, condition=condition, **options), data, system, horizon)
 
     def require_system(self, system: AbstractSystem) -> None:
         require_every_velocity(system, type(self).__name__)

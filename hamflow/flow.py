@@ -357,9 +357,10 @@ class Flow(eqx.Module):
         assert integrator is not None
         assert n is not None
         if not is_concrete(self.horizon):  # the number of steps is that of the horizon at which the flow was built
+            built = jnp.asarray(self._built_horizon, float)
             duration = eqx.error_if(
                 duration,
-                jnp.asarray(self.horizon, float) != jnp.asarray(self._built_horizon, float),
+                jnp.abs(jnp.asarray(self.horizon, float) - built) > 1e-3 * built,  # else steps are as long as asked for
                 f"horizon is not {self._built_horizon}, for which this flow counted its {n} steps, and it is traced: "
                 "build the flow anew with Flow(...) outside jit, or keep the horizon a Python number",
             )

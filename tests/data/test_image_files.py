@@ -81,7 +81,7 @@ def test_what_file_managers_leave_behind_is_no_picture(write_files, seven):
 
 def test_nothing_to_read_is_an_error_with_the_path(write_files):
     path = write_files({"notes.txt": b"x"})
-    with pytest.raises(ValueError, match=rf"{path} holds no picture \(\.avif, .*\.png"):
+    with pytest.raises(ValueError, match=rf"{path} holds no picture \(\.apng, .*\.png"):
         open_images(path)
 
 

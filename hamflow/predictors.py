@@ -64,11 +64,12 @@ class Preconditioned(eqx.Module):
 
     For a linear flow, S = a^2 s_d^2 + b^2 and W = a b' - a' b:
 
-        c_in = S^-1/2,  c_skip = (a a' s_d^2 + b b') / S,  c_out = |W| s_d S^-1/2,  c_noise = ln(sigma / (2 s_d)) / 4,
+        c_in = S^-1/2,  c_skip = (a a' s_d^2 + b b') / S,  c_out = |W| s_d S^-1/2,  c_noise = ln(sigma / u) / 4,
 
-    with matrices where the flow or `data_std` has them. They ask for second moments only, so the noise need not be
-    normal. For diffusion this is EDM's denoiser scaling (Karras et al. 2022, table 1) written for the velocity; an
-    oscillation of frequency 1 / s_d needs none.
+    u = 1 for data whose deviation is between 1/64 and 16, else the power of 1,024 next to 2 s_d: EDM's c_noise, in a
+    range that a network can take in. Matrices stand where the flow or `data_std` has them. The formulas ask for second
+    moments only, so the noise need not be normal. For diffusion this is EDM's denoiser scaling (Karras et al. 2022,
+    table 1) written for the velocity; an oscillation of frequency 1 / s_d needs none.
     For every other flow use `Preconditioned.from_data`.
 
     Args:
@@ -78,9 +79,8 @@ class Preconditioned(eqx.Module):
             the covariance of the data. The one place that knows it.
         data_mean: a number or an array of one example's shape.
         moments: measured moments in place of the formulas (`from_data` makes them).
-        noise_unit: the deviation of the data in c_noise, and in the default training times of
-            `velocity_matching_loss`, one number; that of `data_std` (its root mean square) if None. With .5 it is
-            EDM's c_noise = ln(sigma) / 4, whatever the data.
+        noise_unit: the deviation of the data that c_noise, the default training times of `velocity_matching_loss` and
+            the grids of sampling count in, one number; that of `data_std` (its root mean square) if None.
         train_flow: let gradients reach the flow's parameters and these constants. Off, so that an optimiser does not
             train the frequency by accident.
 
@@ -250,7 +250,7 @@ class Preconditioned(eqx.Module):
         time = flow.steady_time(jnp.asarray(t, x.dtype))
         flow.require_event(x.shape)
         scale = flow.noise_scale.for_data(unit)
-        c_noise = (scale.log_sigma(time) - scale.log_unit(time.dtype)) / 4.0
+        c_noise = (scale.log_sigma(time) - _order(scale.log_unit(time.dtype))) / 4.0
         if moments is not None:
             mean_x, mean_v, var, cov, var_v = moments.at(time)
             residual = jnp.maximum(var_v - cov**2 / var, 1e-6 * var_v)  # sampling noise must not turn it negative
@@ -338,6 +338,15 @@ def _plain_scale(a, b, a_dot, b_dot, deviation) -> tuple[linear.Operator, ...]:
     c_skip = (a * a_dot * s**2 + b * b_dot) / total
     c_out = jnp.abs(a * b_dot - a_dot * b) * s / jnp.sqrt(total)
     return _by_rank(1.0 / jnp.sqrt(total)), _by_rank(c_skip), _by_rank(c_out)
+
+
+def _order(log_unit: Array) -> Array:
+    """The logarithm of the power of 1,024 next to a unit: 0 for data whose deviation is between 1/64 and 16.
+
+    A network's time input is EDM's then, ln(sigma) / 4, and that of data in a far unit is in a range it can take in.
+    """
+    step = math.log(1024.0)
+    return jax.lax.stop_gradient(step * jnp.round(log_unit / step))
 
 
 def _by_rank(value: Any) -> linear.Operator:

@@ -68,10 +68,10 @@ def test_a_solver_by_tolerance_counts_in_units_of_the_data(x64):
             np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_the_time_input_is_edms_at_a_deviation_of_one_half_and_counts_in_deviations_else():
-    """c_noise = ln(sigma / (2 s_d)) / 4, and sigma = t for a diffusion."""
+def test_the_time_input_is_edms_for_ordinary_data_and_moves_with_far_units():
+    """c_noise = ln(sigma / u) / 4, u the power of 1,024 next to 2 s_d, and sigma = t for a diffusion."""
     t = jnp.asarray(3.0)
-    for std, unit, expected in ((0.5, None, 3.0), (4.0, None, 3.0 / 8.0), (4.0, 0.5, 3.0)):
+    for std, unit, expected in ((0.5, None, 3.0), (4.0, None, 3.0), (700.0, None, 3.0 / 1024), (700.0, 0.5, 3.0)):
         model = hf.Preconditioned(TinyNetwork(2), hf.diffusion(), std, noise_unit=unit)
         assert float(model.scalings(t, jnp.zeros(2)).c_noise) == pytest.approx(np.log(expected) / 4, rel=1e-5)
 

@@ -65,8 +65,7 @@ def natural_time(fastest: float, kinetic: AbstractKinetic, data: Array, key: PRN
     """The time in which neither the fastest swing nor a walk through the data is over."""
     momenta = jax.vmap(lambda k: kinetic.sample(k, data.shape[1:]))(jr.split(key, 256)).astype(data.dtype)
     speed = float(jnp.sqrt(jnp.mean(jax.vmap(kinetic.velocity)(momenta) ** 2)))
-    spreads = jnp.std(data, axis=0)
-    spread = float(jnp.min(jnp.where(spreads > 0, spreads, jnp.full_like(spreads, jnp.inf))))  # of what varies
+    spread = float(jnp.min(jnp.std(data, axis=0)))
     return min(spread / speed, 1.0 / fastest if fastest > 0.0 else math.inf)
 
 

@@ -286,8 +286,8 @@ def test_what_a_user_sees_without_the_hook():
         "times": ("ValueError", "one time", "jax.vmap"),
         "propagator": ("TypeError", "AbstractPropagator", "int"),
         "prior": ("TypeError", "prior is a float", "sample"),
-        "box": ("ValueError", "Box lower has shape (3,)", "(1,)"),
-        "mean": ("ValueError", "mean has shape (2, 3)", "(3,)"),
+        "box": ("ArgumentError", "Box lower has shape (3,)", "(1,)"),
+        "mean": ("ArgumentError", "mean has shape (2, 3)", "(3,)"),
     }.items():
         for word in words:
             assert word in said[name], f"{name}: {said[name]}"

@@ -193,9 +193,9 @@ def painted(
 
     def energy(x: Array, variance: Array | None = None) -> Array:
         seen = x if measure is None else measure(x)
-        residual = mask * (seen - known)
         if jnp.shape(seen) != known.shape:
             raise ValueError(f"known has shape {known.shape}, but what is measured of an example has {jnp.shape(seen)}")
+        residual = mask * (seen - known)
         if measure is None or variance is None or known.size > _MOST_ROWS:
             spread = std**2
             if variance is not None:

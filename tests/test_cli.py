@@ -60,7 +60,7 @@ def test_flows_and_functions(here, capsys):
         (["my_systems:lost"], "my_systems has no 'lost'; its flows are flow, wrong"),
         (["my_systems:number"], "my_systems:number is a int, and must be a hamflow.Flow"),
         (["my_systems:flow", "--data", "lost.npy"], "there is nothing at"),
-        (["my_systems:flow", "--data", "my_systems.py"], "is not a .npy or .npz of NumPy. A table in text becomes one by"),
+        (["my_systems:flow", "--data", "my_systems.py"], "is not a .npy or .npz of NumPy. A table in text becomes one"),
         (["my_systems:flow", "--data", "words.npy"], "give numbers of shape (n, *event)"),
         (["my_systems:flow", "--data", "two.npz"], "holds a, b: call the data `data`"),
         (["my_systems:raises"], "RuntimeError: no such bottle"),

@@ -42,8 +42,8 @@ def test_gradients_reach_what_should_learn(name, x64):
     entry = FLOWS[name]
     flow = with_arrays(entry.build())
     # So many that each wall turns some of them round: else its derivative is a residue of rounding, or 0.
-    data = states(jr.key(7), flow.system, entry.shape, 7).position
-    times = jnp.linspace(-0.4, 1.0, 7) * jax.lax.stop_gradient(flow.horizon)
+    data = states(jr.key(7), flow.system, entry.shape, 11).position
+    times = jnp.linspace(-0.4, 1.0, 11) * jax.lax.stop_gradient(flow.horizon)
     leaves, structure = jax.tree.flatten(flow)
 
     @jax.jit
